@@ -1,0 +1,33 @@
+"""What a step's ops took, per unit, and the optional trace of every op. Shared by all interpreters."""
+
+from collections.abc import Callable
+
+from engines.core.pipeline import Op
+from engines.core.types import Unit, UnitTimes
+
+# step, op, start, end: seconds on the run's clock
+OpSink = Callable[[int, Op, float, float], None]
+
+
+class OpTally:
+    """Busy seconds and overruns of one step."""
+
+    __slots__ = ("_busy_s", "_ops", "_overruns", "_sink", "_step")
+
+    def __init__(self, step: int, sink: OpSink | None) -> None:
+        self._step = step
+        self._sink = sink
+        self._busy_s = [0.0] * len(Unit)
+        self._ops = 0
+        self._overruns = 0
+
+    def add(self, op: Op, start_s: float, end_s: float, overrun: bool = False) -> None:
+        self._busy_s[op.unit] += end_s - start_s
+        self._ops += 1
+        self._overruns += overrun
+        if self._sink is not None:
+            self._sink(self._step, op, start_s, end_s)
+
+    def times(self) -> UnitTimes:
+        gpu_s, cpu_s, h2d_s, d2h_s, disk_s = self._busy_s
+        return UnitTimes(gpu_s, cpu_s, h2d_s, d2h_s, disk_s, self._ops, self._overruns)

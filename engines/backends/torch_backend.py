@@ -1,0 +1,155 @@
+"""Runs plans with real tensors. One class for `cpu` and `cuda`: the device is a parameter.
+
+The launching thread is the accelerator on `cpu`; on `cuda` it feeds the stream. Ops come from `lower()` in an order
+that respects their dependencies; the pace decides how long each may look like taking (pacing.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from engines.backends.attention_ops import NativeOps, PagedOps, TorchOps, prefill
+from engines.backends.buffers import BlockTables, KvShape, PagedKv
+from engines.backends.moves import KvMover
+from engines.backends.pacing import Pace
+from engines.backends.rows import Rows, build_rows
+from engines.core.pipeline import Op, OpKind, lower
+from engines.core.types import Batch, Capabilities, Placement, StepPlan, StepResult, Tier
+from engines.model.llama import Llama
+from engines.model.sampler import Sampling, sample
+
+
+GREEDY = Sampling()
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one batch carries from op to op."""
+
+    rows: Rows
+    hidden: torch.Tensor
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    attended: torch.Tensor  # [rows, query_heads, head_dim]
+    sampled: list[int]
+
+
+class TorchExecutor:
+    def __init__(
+        self,
+        model: Llama,
+        capabilities: Capabilities,
+        placement: Placement,
+        pace: Pace,
+        slots: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        config = model.config
+        shape = KvShape(config.layers, config.kv_heads, config.head_dim, dtype)
+        self._model = model
+        self._capabilities = capabilities
+        self._placement = placement
+        self._pace = pace
+        self._device = device
+        self._stores = {
+            Tier.ACCEL: PagedKv(shape, capabilities.accel, device),
+            Tier.HOST: PagedKv(shape, capabilities.host, torch.device("cpu"), pin=device.type == "cuda"),
+        }
+        self._mover = KvMover(self._stores)
+        self._ops: PagedOps = NativeOps() if device.type == "cpu" else TorchOps()
+        most_tokens = min(capabilities.accel.tokens, capabilities.max_model_tokens)
+        self._tables = BlockTables(slots, -(-most_tokens // capabilities.accel.page_tokens))
+        self._sequences: dict[int, list[int]] = {}
+        self._sampling: dict[int, Sampling] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def register(self, request_id: int, prompt_token_ids: Sequence[int], sampling: Sampling | None = None) -> None:
+        self._sequences[request_id] = list(prompt_token_ids)
+        if sampling is not None:
+            self._sampling[request_id] = sampling
+
+    def forget(self, request_id: int) -> None:
+        self._sequences.pop(request_id, None)
+        self._sampling.pop(request_id, None)
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> StepResult:
+        ops = lower(plan, self._placement)
+        pace = self._pace.step(plan, ops)
+        self._tables.apply(plan.changes)
+        passes = [self._begin(batch) for batch in plan.batches]
+        for op in ops:
+            pace.before(op)
+            self._execute(op, plan, passes[op.batch])
+            pace.after(op)
+        ended_s, units = pace.finish()
+        tokens = [token for each in passes for token in each.sampled]
+        return StepResult(tokens, pace.started_s, ended_s, units)
+
+    def close(self) -> None:
+        self._stores.clear()
+        self._sequences.clear()
+
+    # --- one op ------------------------------------------------------------------------------------------------------
+
+    def _execute(self, op: Op, plan: StepPlan, state: _Pass) -> None:
+        match op.kind:
+            case OpKind.MOVE:
+                self._mover.copy(plan.moves[op.move])
+            case OpKind.FIRST:
+                state.hidden = self._model.embed(state.rows.token_ids)
+                self._pre_attention(0, state)
+            case OpKind.ATTENTION:
+                self._attention(op.layer, state)
+            case OpKind.BETWEEN:
+                self._post_attention(op.layer, state)
+                self._pre_attention(op.layer + 1, state)
+            case OpKind.LAST:
+                self._post_attention(op.layer, state)
+                self._sample(state)
+            case OpKind.HOST_ATTENTION:
+                raise NotImplementedError("no lowering emits host attention yet")
+
+    def _pre_attention(self, layer: int, state: _Pass) -> None:
+        rows, store = state.rows, self._stores[Tier.ACCEL]
+        state.query, state.key, state.value = self._model.pre_attention(layer, state.hidden, rows.positions)
+        self._ops.append(state.key, state.value, store.keys[layer], store.values[layer], rows)
+
+    def _attention(self, layer: int, state: _Pass) -> None:
+        rows, store = state.rows, self._stores[Tier.ACCEL]
+        keys, values = store.keys[layer], store.values[layer]
+        if state.attended.numel() == 0:
+            state.attended = torch.empty_like(state.query)
+        decodes = rows.decode_rows
+        if decodes:
+            self._ops.decode(state.query[:decodes], keys, values, rows, state.attended[:decodes])
+        for segment in rows.prefills:
+            span = slice(segment.first_row, segment.first_row + segment.length)
+            prefill(state.query[span], state.key[span], state.value[span], keys, values, segment, state.attended[span])
+
+    def _post_attention(self, layer: int, state: _Pass) -> None:
+        state.hidden = self._model.post_attention(layer, state.hidden, state.attended.flatten(1))
+
+    def _sample(self, state: _Pass) -> None:
+        rows = state.rows
+        if not rows.sample_requests:
+            return
+        hidden = state.hidden if rows.sample_rows is None else state.hidden[rows.sample_rows]
+        settings = [self._sampling.get(request_id, GREEDY) for request_id in rows.sample_requests]
+        state.sampled = sample(self._model.logits(hidden), settings, rows.sample_positions)
+        for request_id, token in zip(rows.sample_requests, state.sampled, strict=True):
+            self._sequences[request_id].append(token)
+
+    # --- one plan ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, batch: Batch) -> _Pass:
+        page_tokens = self._capabilities.accel.page_tokens
+        rows = build_rows(batch, self._tables, self._sequences, page_tokens, self._device)
+        empty = torch.empty(0)
+        return _Pass(rows, empty, empty, empty, empty, empty, [])

@@ -1,0 +1,64 @@
+"""Three clocks behind one seam: wall time, simulated time, and the readings of a journal. Seconds since the start."""
+
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the clock was made."""
+
+    def wait_until(self, moment_s: float) -> None:
+        """Return at `moment_s`, at once when it has passed."""
+
+
+class MonotonicClock:
+    """Wall time. Sleeping alone is late by 50-100 us here, so the last stretch is spun."""
+
+    SPIN_S = 200e-6
+
+    def __init__(self) -> None:
+        self._origin = time.perf_counter()
+
+    def now(self) -> float:
+        return time.perf_counter() - self._origin
+
+    def wait_until(self, moment_s: float) -> None:
+        target = self._origin + moment_s
+        sleep_s = target - time.perf_counter() - self.SPIN_S
+        if sleep_s > 0:
+            time.sleep(sleep_s)
+        while time.perf_counter() < target:
+            pass
+
+
+class VirtualClock:
+    """Simulated time: it moves only when somebody moves it."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def now(self) -> float:
+        return self._now_s
+
+    def wait_until(self, moment_s: float) -> None:
+        self._now_s = max(self._now_s, moment_s)
+
+
+class ReplayClock:
+    """Hands out the readings of a journal, one per deciding iteration."""
+
+    def __init__(self, readings: Iterable[float]) -> None:
+        self._readings = iter(readings)
+
+    def now(self) -> float:
+        return next(self._readings)
+
+    def wait_until(self, moment_s: float) -> None:
+        """Nothing to wait for: the next reading already lies after it."""
+
+
+def stopwatch() -> float:
+    """A raw reading for measuring how long a decision took; it never influences one."""
+    return time.perf_counter()

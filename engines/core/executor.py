@@ -1,0 +1,23 @@
+"""The seam below the plan. An executor holds tensors and tokens, never scheduling state."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from engines.core.types import Capabilities, StepPlan, StepResult
+
+
+class Executor(Protocol):
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def register(self, request_id: int, prompt_token_ids: Sequence[int]) -> None:
+        """Keep the tokens of a request until `forget`: they stay valid across preemptions."""
+
+    def forget(self, request_id: int) -> None:
+        """The request has ended."""
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Real backends return when the step is done; the simulator advances its clock."""
+
+    def close(self) -> None:
+        """Give everything back. Safe to call twice."""

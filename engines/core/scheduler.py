@@ -1,0 +1,335 @@
+"""`EngineCore`: the one scheduler. It owns the queues and the blocks, asks the policy, checks the answer, commits it.
+
+    plan = core.schedule(now)          integers only
+    result = executor.run(plan)
+    events = core.commit(plan, result)
+
+Not here: what a policy prefers (policy.py and the engines' own pages), what a step costs, what it computes.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from engines.core.cost import Predictor
+from engines.core.errors import IntegrityError, PolicyError
+from engines.core.kv import KVManager
+from engines.core.policy import BatchDecision, Decision, Policy, Preemption, Prefill, View
+from engines.core.request import Phase, Request
+from engines.core.types import (
+    Batch,
+    BlockChanges,
+    Capabilities,
+    Limits,
+    Move,
+    PreemptionKind,
+    PrefillChunk,
+    Refusal,
+    RequestSpec,
+    SlotStart,
+    StepEvents,
+    StepPlan,
+    StepResult,
+    Tier,
+)
+
+
+class _Draft:
+    """A plan being written: the columns of `BlockChanges` and the moves, in the order they happened."""
+
+    __slots__ = ("admitted", "ends", "grown_blocks", "grown_slots", "moves", "preempted", "starts")
+
+    def __init__(self, ends: list[int]) -> None:
+        self.ends = ends
+        self.starts: list[SlotStart] = []
+        self.grown_slots: list[int] = []
+        self.grown_blocks: list[int] = []
+        self.moves: list[Move] = []
+        self.preempted: list[int] = []
+        self.admitted: list[int] = []
+
+    def changes(self) -> BlockChanges:
+        return BlockChanges(tuple(self.ends), tuple(self.starts), tuple(self.grown_slots), tuple(self.grown_blocks))
+
+
+class EngineCore:
+    def __init__(self, policy: Policy, capabilities: Capabilities, limits: Limits, predictor: Predictor) -> None:
+        self.policy = policy
+        self.capabilities = capabilities
+        self.limits = limits
+        self.placement = policy.partition(capabilities, predictor)
+        self.kv = KVManager(capabilities)
+        self.running: list[Request] = []
+        self.waiting: deque[Request] = deque()
+        self._requests: dict[int, Request] = {}
+        self._predictor = predictor
+        self._page_tokens = {tier: pool.page_tokens for tier, pool in self.kv.pools.items()}
+        self._free_slots = list(range(limits.max_batch - 1, -1, -1))
+        self._ended_slots: list[int] = []  # unbound since the last plan
+        self._sampling: list[Request] = []  # rows of the plan in progress that yield a token, in its order
+        self._computing: list[tuple[Request, int]] = []  # prefills of the plan in progress
+        self._step = 0
+        self._sequence = 0
+        self._plan_open = False
+
+    # --- requests come and go ----------------------------------------------------------------------------------------
+
+    def submit(self, spec: RequestSpec) -> Refusal | None:
+        """Queue a request, or say why it can never run here."""
+        reason = self._why_never(spec)
+        if reason:
+            return Refusal(spec.request_id, reason)
+        if spec.request_id in self._requests:
+            raise ValueError(f"request {spec.request_id} was submitted twice")
+        request = Request(spec, self._sequence)
+        self._sequence += 1
+        self._requests[spec.request_id] = request
+        self.waiting.append(request)
+        return None
+
+    def abort(self, request_id: int) -> bool:
+        """Drop a request between steps; False when it has already ended."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        if self._plan_open:
+            raise RuntimeError("abort between commit and schedule, not while a plan is running")
+        if request.phase is Phase.RUNNING:
+            self.running.remove(request)
+            self._unbind(request)
+        else:
+            self.waiting.remove(request)
+        self._end(request)
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    def schedule(self, now_s: float) -> StepPlan | None:
+        """The next step, or None when nobody wants one. `now_s` is the only time a decision may depend on."""
+        if self._plan_open:
+            raise RuntimeError("commit the last plan before scheduling the next")
+        if not self.has_work:
+            return None
+        decision = self.policy.decide(self._view())
+        draft = _Draft(self._ended_slots)
+        self._ended_slots = []
+        self._sampling.clear()
+        self._computing.clear()
+        self._preempt(decision.preemptions, draft)
+        self._move(decision.moves, draft)
+        self._admit(decision, draft)
+        batches = tuple(self._batch(batch, draft) for batch in decision.batches)
+        if not any(batch.tokens for batch in batches):
+            raise PolicyError(f"{self.policy.name} decided an empty step with {len(self.waiting)} requests waiting")
+        self._check_budgets(batches)
+        self._step += 1
+        self._plan_open = True
+        return StepPlan(
+            self._step,
+            decision.mode,
+            batches,
+            draft.changes(),
+            tuple(draft.moves),
+            preempted=tuple(draft.preempted),
+            admitted=tuple(draft.admitted),
+        )
+
+    def commit(self, plan: StepPlan, result: StepResult) -> StepEvents:
+        """Take the step's outcome in: counters move, tokens are handed out, whoever is done leaves."""
+        if not self._plan_open or plan.step != self._step:
+            raise RuntimeError(f"plan {plan.step} is not the one in progress")
+        tokens, sampling = result.tokens, self._sampling
+        if len(tokens) != len(sampling):
+            raise IntegrityError(f"{len(sampling)} rows sample, the executor returned {len(tokens)} tokens")
+        for request, computed in self._computing:
+            request.computed += computed
+        finished = []
+        for request, token in zip(sampling, tokens, strict=True):
+            request.computed = request.known
+            request.known += 1
+            if request.known == request.target or token in request.stop_ids:
+                finished.append(request)
+        request_ids = [request.request_id for request in sampling]
+        if finished:
+            self._finish(finished)
+        self._plan_open = False
+        return StepEvents(
+            request_ids, tokens, [request.request_id for request in finished], plan.admitted, plan.preempted
+        )
+
+    # --- applying a decision -----------------------------------------------------------------------------------------
+
+    def _view(self) -> View:
+        return View(
+            running=self.running,
+            waiting=self.waiting,
+            free={tier: len(pool.free) for tier, pool in self.kv.pools.items()},
+            page_tokens=self._page_tokens,
+            limits=self.limits,
+            capabilities=self.capabilities,
+            predict=self._predictor,
+        )
+
+    def _preempt(self, preemptions: Sequence[Preemption], draft: _Draft) -> None:
+        for preemption in preemptions:
+            request = preemption.request
+            if not self.running or self.running[-1] is not request:
+                raise PolicyError(f"{request!r} is preempted, but the youngest running request has to go first")
+            self.running.pop()
+            draft.ends.append(request.slot)
+            self._free_slots.append(request.slot)
+            request.slot = -1
+            if preemption.kind is PreemptionKind.SWAP:
+                self._relocate(request, Tier.HOST, draft)
+            else:
+                self.kv.release(request)
+                request.computed = 0
+                request.tier = Tier.ACCEL
+            request.phase = Phase.WAITING
+            request.preemptions += 1
+            self.waiting.appendleft(request)
+            draft.preempted.append(request.request_id)
+
+    def _move(self, moves: Sequence[tuple[Request, Tier]], draft: _Draft) -> None:
+        for request, tier in moves:
+            self._relocate(request, tier, draft)
+
+    def _relocate(self, request: Request, tier: Tier, draft: _Draft) -> None:
+        source_tier = request.tier
+        if not self.kv.can_move(request, tier):
+            raise PolicyError(f"{request!r} cannot move to {tier.name}: no room there, or a cohort still reads it")
+        source, target = self.kv.move(request, tier)
+        draft.moves.append(Move(request.request_id, source_tier, source, tier, target, request.computed))
+
+    def _admit(self, decision: Decision, draft: _Draft) -> None:
+        """First come, first served: whoever a batch names from the queue must stand at its head."""
+        waiting = self.waiting
+        if not waiting:
+            return
+        named: dict[int, Tier] = {}
+        for batch in decision.batches:
+            named.update(
+                (prefill.request.request_id, prefill.tier)
+                for prefill in batch.prefills
+                if prefill.request.phase is Phase.WAITING
+            )
+            named.update((r.request_id, r.tier) for r in batch.decodes if r.phase is Phase.WAITING)
+        while waiting and waiting[0].request_id in named:
+            request = waiting.popleft()
+            self._bind(request, named.pop(request.request_id), draft)
+        if named:
+            raise PolicyError(f"{self.policy.name} admits requests {sorted(named)} before their elders")
+
+    def _bind(self, request: Request, tier: Tier, draft: _Draft) -> None:
+        if not self._free_slots:
+            raise PolicyError(f"{self.policy.name} admits more than max_batch = {self.limits.max_batch} requests")
+        if request.blocks and request.tier is not tier:
+            raise PolicyError(f"{request!r} is admitted to {tier.name} while its KV is on {request.tier.name}")
+        request.tier = tier
+        request.slot = self._free_slots.pop()
+        request.phase = Phase.RUNNING
+        self.running.append(request)
+        draft.starts.append(SlotStart(request.slot, request.request_id, tier))
+        draft.grown_slots.extend([request.slot] * len(request.blocks))
+        draft.grown_blocks.extend(request.blocks)
+        if not request.started:
+            request.started = True
+            draft.admitted.append(request.request_id)
+
+    def _batch(self, decision: BatchDecision, draft: _Draft) -> Batch:
+        decodes, host = decision.decodes, decision.host_decodes
+        for rows in (decodes, host):
+            for request in rows:
+                if request.computed == request.capacity:
+                    self._grow(request, request.known, draft)
+        self._sampling.extend(decodes)
+        self._sampling.extend(host)
+        chunks = tuple([self._chunk(prefill, draft) for prefill in decision.prefills])
+        return Batch(
+            tuple([r.slot for r in decodes]),
+            tuple([r.computed for r in decodes]),
+            chunks,
+            tuple([r.slot for r in host]),
+            tuple([r.computed for r in host]),
+        )
+
+    def _chunk(self, prefill: Prefill, draft: _Draft) -> PrefillChunk:
+        request, tokens = prefill.request, prefill.tokens
+        if request.phase is not Phase.RUNNING or not 0 < tokens <= request.pending:
+            raise PolicyError(f"{request!r} cannot prefill {tokens} tokens")
+        end = request.computed + tokens
+        self._grow(request, end, draft)
+        samples = end == request.known
+        if samples:
+            self._sampling.append(request)
+        else:
+            self._computing.append((request, tokens))
+        return PrefillChunk(request.slot, request.request_id, request.computed, tokens, samples, request.tier)
+
+    def _grow(self, request: Request, tokens: int, draft: _Draft) -> None:
+        if not self.kv.can_grow(request, tokens):
+            raise PolicyError(f"{request!r} needs room for {tokens} tokens that {request.tier.name} does not have")
+        given = self.kv.grow(request, tokens)
+        draft.grown_slots.extend([request.slot] * len(given))
+        draft.grown_blocks.extend(given)
+
+    def _check_budgets(self, batches: tuple[Batch, ...]) -> None:
+        tokens = sum([batch.tokens for batch in batches])
+        if tokens > self.limits.max_batch_tokens:
+            raise PolicyError(f"{self.policy.name} puts {tokens} tokens in a step of {self.limits.max_batch_tokens}")
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, finished: list[Request]) -> None:
+        gone = set(map(id, finished))
+        self.running = [request for request in self.running if id(request) not in gone]
+        for request in finished:
+            self._unbind(request)
+            self._end(request)
+
+    def _unbind(self, request: Request) -> None:
+        self._ended_slots.append(request.slot)
+        self._free_slots.append(request.slot)
+        request.slot = -1
+
+    def _end(self, request: Request) -> None:
+        self.kv.release(request)
+        request.phase = Phase.ENDED
+        del self._requests[request.request_id]
+
+    def _why_never(self, spec: RequestSpec) -> str | None:
+        if spec.prompt_tokens < 1 or spec.max_new_tokens < 1:
+            return (
+                f"it asks for {spec.prompt_tokens} prompt and {spec.max_new_tokens} new tokens; both must be at least 1"
+            )
+        total = spec.prompt_tokens + spec.max_new_tokens
+        if total > self.capabilities.max_model_tokens:
+            return f"it needs {total} tokens, the model's context ends at {self.capabilities.max_model_tokens}"
+        pool = self.kv.pools[Tier.ACCEL]
+        if pool.blocks_for(total - 1) > pool.total:
+            return (
+                f"it needs KV for {total - 1} tokens ({pool.blocks_for(total - 1)} blocks of {pool.page_tokens}), "
+                f"the accelerator holds {pool.total * pool.page_tokens} ({pool.total} blocks)"
+            )
+        return None
+
+    # --- invariants --------------------------------------------------------------------------------------------------
+
+    def check_integrity(self) -> None:
+        """Blocks, slots, queues and counters add up. Cheap enough for tests to call after every step."""
+        waiting = list(self.waiting)
+        self.kv.check_integrity(self.running + waiting)
+        order = [request.sequence for request in self.running + waiting]
+        if order != sorted(order):
+            raise IntegrityError(f"queues are not first come, first served: {order}")
+        slots = sorted(self._free_slots + [request.slot for request in self.running])
+        if slots != list(range(self.limits.max_batch)):
+            raise IntegrityError(f"slots lost or held twice: {slots}")
+        if len(self._requests) != len(order):
+            raise IntegrityError(f"{len(self._requests)} requests are known, {len(order)} stand in a queue")
+        for request in self.running + waiting:
+            if not 0 <= request.computed < request.known < request.target:
+                raise IntegrityError(f"counters of {request!r} are out of order")

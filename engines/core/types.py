@@ -1,0 +1,277 @@
+"""The vocabulary of the cut: what a scheduler says (`StepPlan`) and hears (`StepResult`). Integers only, no tensors.
+
+Everything here is frozen. Columns instead of an object per request where a step touches every request.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class Tier(IntEnum):
+    """Where bytes live."""
+
+    ACCEL = 0
+    HOST = 1
+    DISK = 2
+
+
+class Unit(IntEnum):
+    """What can be busy at the same time as something else."""
+
+    GPU = 0
+    CPU = 1
+    H2D = 2
+    D2H = 3
+    DISK = 4
+
+
+class Mode(Enum):
+    """How one step overlaps its units. Each mode has one lowering (pipeline.py)."""
+
+    GPU_ONLY = "gpu_only"
+    SEQUENTIAL = "sequential"
+    ASYMMETRIC = "asymmetric"
+    ASYNC_OVERLAP = "async_overlap"
+    FULL_OVERLAP = "full_overlap"
+
+
+class PreemptionKind(Enum):
+    """What happens to the KV of a request that has to make room."""
+
+    RECOMPUTE = "recompute"
+    SWAP = "swap"
+
+
+class KvLayoutKind(Enum):
+    """How the KV of one request is spread over tiers."""
+
+    WHOLE = "whole"  # on one side: gpu_only, NEO, APEX
+    BY_LAYER = "by_layer"  # the first layers on the host: static partition
+    BY_FRACTION = "by_fraction"  # shares per tier: FlexGen
+
+
+@dataclass(frozen=True, slots=True)
+class KvLayout:
+    """Layers or shares per tier; for WHOLE both stay empty and the request's tier says it all."""
+
+    kind: KvLayoutKind = KvLayoutKind.WHOLE
+    host_layers: int = 0
+    shares: tuple[float, float, float] = (1.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlacement:
+    """Where one layer's weights live and which unit computes each half of it."""
+
+    weights: Tier = Tier.ACCEL
+    linear: Unit = Unit.GPU
+    attention: Unit = Unit.GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Decided once by a policy: per layer, and for the KV."""
+
+    layers: tuple[LayerPlacement, ...]
+    kv: KvLayout = KvLayout()
+
+    @staticmethod
+    def all_on_accelerator(layers: int) -> "Placement":
+        return Placement((LayerPlacement(),) * layers)
+
+
+@dataclass(frozen=True, slots=True)
+class TierCapacity:
+    """Paged KV of one tier."""
+
+    blocks: int
+    page_tokens: int
+    bytes_per_block: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.blocks * self.page_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """All that a scheduler may know of a machine. A real run and a simulated one can be given identical ones."""
+
+    layers: int
+    accel: TierCapacity
+    host: TierCapacity
+    units: frozenset[Unit] = frozenset({Unit.GPU})
+    host_threads: int = 1
+    max_model_tokens: int = 1 << 30
+
+    def tier(self, tier: Tier) -> TierCapacity:
+        return self.accel if tier is Tier.ACCEL else self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The two budgets of a step."""
+
+    max_batch: int
+    max_batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec:
+    """What the core is told of a request. Its token ids stay with the executor; only their number matters here."""
+
+    request_id: int
+    prompt_tokens: int
+    max_new_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that can never run here, with the numbers that say why."""
+
+    request_id: int
+    reason: str
+
+
+# --- what the scheduler says -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """`length` prompt tokens of one request, starting at position `start`; the last chunk samples a token."""
+
+    slot: int
+    request_id: int
+    start: int
+    length: int
+    samples: bool
+    tier: Tier = Tier.ACCEL
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that share one pass over the weights, as columns: decodes on the accelerator, on the host, prefills."""
+
+    decode_slots: tuple[int, ...] = ()
+    decode_positions: tuple[int, ...] = ()
+    prefills: tuple[PrefillChunk, ...] = ()
+    host_slots: tuple[int, ...] = ()
+    host_positions: tuple[int, ...] = ()
+
+    @property
+    def prefill_tokens(self) -> int:
+        return sum(chunk.length for chunk in self.prefills)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.decode_slots) + len(self.host_slots) + self.prefill_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CohortPlan:
+    """Host requests that outlive the step together, parked at one layer with their attention in flight."""
+
+    cohort: int
+    slots: tuple[int, ...]
+    positions: tuple[int, ...]
+    parked_layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A question that only the running step can answer: is this cohort's attention ready at this layer?"""
+
+    cohort: int
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStart:
+    """A slot is bound to a request and its block table starts empty."""
+
+    slot: int
+    request_id: int
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy the KV of one request between tiers, before anything in the plan writes."""
+
+    request_id: int
+    source: Tier
+    source_blocks: tuple[int, ...]
+    target: Tier
+    target_blocks: tuple[int, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockChanges:
+    """What changed in the block tables since the last plan, in this order: ends, starts, growth (columns)."""
+
+    ends: tuple[int, ...] = ()
+    starts: tuple[SlotStart, ...] = ()
+    grown_slots: tuple[int, ...] = ()
+    grown_blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step, complete: an executor needs nothing else but the tokens it already holds."""
+
+    step: int
+    mode: Mode
+    batches: tuple[Batch, ...]
+    changes: BlockChanges
+    moves: tuple[Move, ...] = ()
+    cohorts: tuple[CohortPlan, ...] = ()
+    preempted: tuple[int, ...] = ()
+    admitted: tuple[int, ...] = ()
+
+
+# --- what the scheduler hears ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GuardAnswer:
+    guard: Guard
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTimes:
+    """Busy seconds per unit in one step, and how its ops kept their pace."""
+
+    gpu_s: float = 0.0
+    cpu_s: float = 0.0
+    h2d_s: float = 0.0
+    d2h_s: float = 0.0
+    disk_s: float = 0.0
+    ops: int = 0
+    overruns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """`tokens`: one per sampling row, in the plan's order (decodes, host decodes, then prefills, batch by batch)."""
+
+    tokens: Sequence[int]
+    started_s: float
+    ended_s: float
+    units: UnitTimes = UnitTimes()
+    answers: tuple[GuardAnswer, ...] = ()
+    finished_cohorts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvents:
+    """What a step delivered, as columns: one row per token, then who ended, started or lost its place."""
+
+    request_ids: Sequence[int]
+    token_ids: Sequence[int]
+    finished: Sequence[int] = ()
+    admitted: Sequence[int] = ()
+    preempted: Sequence[int] = ()

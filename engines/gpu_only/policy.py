@@ -1,0 +1,33 @@
+"""GPU-only, as vLLM does it: all KV on the accelerator, decode and chunked prefill in one batch.
+
+A request waits until its blocks are there. When a decode cannot get one, the youngest request makes room: recomputed
+by default, swapped to the host when asked. vLLM's rule of admission is kept too: a prompt enters when there is room for
+all of it, although it is computed in chunks (`admit: chunk` admits as soon as the first chunk fits).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engines.core.cost import Predictor
+from engines.core.policy import Decision, View
+from engines.core.types import Capabilities, Mode, Placement, PreemptionKind, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class GpuOnly:
+    preemption: Literal["recompute", "swap"] = "recompute"
+    admit: Literal["prompt", "chunk"] = "prompt"
+
+    @property
+    def name(self) -> str:
+        return "gpu_only"
+
+    def partition(self, capabilities: Capabilities, predict: Predictor) -> Placement:
+        return Placement.all_on_accelerator(capabilities.layers)
+
+    def decide(self, view: View) -> Decision:
+        proposal = view.propose()
+        proposal.continue_running(PreemptionKind(self.preemption))
+        if not proposal.preemptions:
+            proposal.admit_waiting(Tier.ACCEL, whole_prompt=self.admit == "prompt")
+        return proposal.decision(Mode.GPU_ONLY)
