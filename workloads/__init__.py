@@ -1,0 +1,30 @@
+"""What engines are asked to do: requests with lengths and arrival times - fitted, replayed or fixed.
+
+A workload is a function of its options and a seed. Not here: sending it (the harness's driver) and anything about
+models beyond the size of a vocabulary.
+"""
+
+from workloads.arrivals import ARRIVAL_KINDS
+from workloads.clipping import clip
+from workloads.expansion import SWEEPABLE, expand
+from workloads.kinds import COMMON_DEFAULTS, KINDS, WorkloadKind, build
+from workloads.prompts import prompt_token_ids
+from workloads.types import Clipping, RealisedStatistics, Request, Workload, WorkloadError, realised
+
+__all__ = [
+    "ARRIVAL_KINDS",
+    "COMMON_DEFAULTS",
+    "KINDS",
+    "SWEEPABLE",
+    "Clipping",
+    "RealisedStatistics",
+    "Request",
+    "Workload",
+    "WorkloadError",
+    "WorkloadKind",
+    "build",
+    "clip",
+    "expand",
+    "prompt_token_ids",
+    "realised",
+]
