@@ -29,5 +29,10 @@ class OpTally:
             self._sink(self._step, op, start_s, end_s)
 
     def times(self) -> UnitTimes:
-        gpu_s, cpu_s, h2d_s, d2h_s, disk_s = self._busy_s
-        return UnitTimes(gpu_s, cpu_s, h2d_s, d2h_s, disk_s, self._ops, self._overruns)
+        return unit_times(self._busy_s, self._ops, self._overruns)
+
+
+def unit_times(busy_s: list[float], ops: int, overruns: int) -> UnitTimes:
+    """`busy_s` in the order of `Unit`."""
+    gpu_s, cpu_s, h2d_s, d2h_s, disk_s = busy_s
+    return UnitTimes(gpu_s, cpu_s, h2d_s, d2h_s, disk_s, ops, overruns)

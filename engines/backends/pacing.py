@@ -10,7 +10,7 @@ from typing import Protocol
 from engines.backends.op_times import OpSink, OpTally
 from engines.core.clock import Clock
 from engines.core.cost import CostTable
-from engines.core.pipeline import Op, durations
+from engines.core.pipeline import Op, Program, durations
 from engines.core.types import StepPlan, Unit, UnitTimes
 
 
@@ -30,7 +30,7 @@ class StepPace(Protocol):
 
 
 class Pace(Protocol):
-    def step(self, plan: StepPlan, ops: tuple[Op, ...]) -> StepPace: ...
+    def step(self, plan: StepPlan, program: Program) -> StepPace: ...
 
 
 class NativePace:
@@ -40,7 +40,7 @@ class NativePace:
         self._clock = clock
         self._sink = sink
 
-    def step(self, plan: StepPlan, ops: tuple[Op, ...]) -> "_NativeStep":
+    def step(self, plan: StepPlan, program: Program) -> "_NativeStep":
         return _NativeStep(self._clock, OpTally(plan.step, self._sink))
 
 
@@ -71,10 +71,12 @@ class ModelledPace:
         self._sink = sink
         self._last_end_s = 0.0
 
-    def step(self, plan: StepPlan, ops: tuple[Op, ...]) -> "_PacedStep":
+    def step(self, plan: StepPlan, program: Program) -> "_PacedStep":
         # The same rule as in the simulator: one overhead between steps, in which the real scheduler has to fit.
         begin_s = max(self._last_end_s + self._costs.step_overhead_s, self._clock.now())
-        return _PacedStep(self, self._clock, durations(ops, plan, self._costs), begin_s, OpTally(plan.step, self._sink))
+        return _PacedStep(
+            self, self._clock, durations(program, plan, self._costs), begin_s, OpTally(plan.step, self._sink)
+        )
 
     def ended(self, end_s: float) -> None:
         self._last_end_s = end_s

@@ -5,11 +5,11 @@ It is also the debugger of `lower()`: whatever overlap a lowering expresses beco
 
 from collections.abc import Sequence
 
-from engines.backends.op_times import OpSink, OpTally
+from engines.backends.op_times import OpSink, OpTally, unit_times
 from engines.core.clock import VirtualClock
 from engines.core.cost import CostTable
-from engines.core.pipeline import durations, lower, place
-from engines.core.types import Capabilities, Placement, StepPlan, StepResult
+from engines.core.pipeline import Program, durations, lower, makespan, place
+from engines.core.types import Capabilities, Placement, StepPlan, StepResult, UnitTimes
 
 
 class SimExecutor:
@@ -20,12 +20,14 @@ class SimExecutor:
         costs: CostTable,
         clock: VirtualClock,
         sink: OpSink | None = None,
+        traced_steps: int = 200,
     ) -> None:
         self._capabilities = capabilities
         self._placement = placement
         self._costs = costs
         self._clock = clock
         self._sink = sink
+        self._traced_steps = traced_steps
         self._last_end_s = 0.0
 
     @property
@@ -41,19 +43,28 @@ class SimExecutor:
     def run(self, plan: StepPlan) -> StepResult:
         # Deciding and launching cost time as well: a step begins no earlier than one overhead after the last one ended.
         begin_s = max(self._last_end_s + self._costs.step_overhead_s, self._clock.now())
-        ops = lower(plan, self._placement)
-        seconds = durations(ops, plan, self._costs)
-        ends_s = place(ops, seconds, begin_s)
-        tally = OpTally(plan.step, self._sink)
-        for op, duration_s, end_s in zip(ops, seconds, ends_s, strict=True):
-            tally.add(op, end_s - duration_s, end_s)
-        self._last_end_s = max(ends_s)
-        self._clock.wait_until(self._last_end_s)
+        program = lower(plan, self._placement)
+        if self._sink is not None and plan.step <= self._traced_steps:
+            end_s, times = self._traced(program, plan, begin_s)
+        else:
+            seconds, busy_s = makespan(program, plan, self._costs)
+            end_s, times = begin_s + seconds, unit_times(busy_s, len(program.ops), 0)
+        self._last_end_s = end_s
+        self._clock.wait_until(end_s)
         sampled = sum(
-            len(batch.decode_slots) + len(batch.host_slots) + sum(chunk.samples for chunk in batch.prefills)
+            len(batch.decode_slots) + len(batch.host_slots) + sum([chunk.samples for chunk in batch.prefills])
             for batch in plan.batches
         )
-        return StepResult((0,) * sampled, begin_s, self._last_end_s, tally.times())
+        return StepResult((0,) * sampled, begin_s, end_s, times)
+
+    def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
+        """Op by op, for the timeline."""
+        seconds = durations(program, plan, self._costs)
+        ends_s = place(program, seconds, begin_s)
+        tally = OpTally(plan.step, self._sink)
+        for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
+            tally.add(op, end_s - duration_s, end_s)
+        return max(ends_s), tally.times()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -19,7 +19,6 @@ from engines.core.types import Batch, Capabilities, Placement, StepPlan, StepRes
 from engines.model.llama import Llama
 from engines.model.sampler import Sampling, sample
 
-
 GREEDY = Sampling()
 
 
@@ -80,11 +79,11 @@ class TorchExecutor:
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
-        ops = lower(plan, self._placement)
-        pace = self._pace.step(plan, ops)
+        program = lower(plan, self._placement)
+        pace = self._pace.step(plan, program)
         self._tables.apply(plan.changes)
         passes = [self._begin(batch) for batch in plan.batches]
-        for op in ops:
+        for op in program.ops:
             pace.before(op)
             self._execute(op, plan, passes[op.batch])
             pace.after(op)

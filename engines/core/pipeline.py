@@ -37,7 +37,26 @@ class Op:
     guard: Guard | None = None
 
 
-def lower(plan: StepPlan, placement: Placement) -> tuple[Op, ...]:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The ops of one shape of plan. `tally` counts equal ops: their cost is asked once per kind, not per layer."""
+
+    ops: tuple[Op, ...]
+    tally: tuple[tuple[Op, int], ...]  # one op of each (kind, unit, batch, move) and how many there are
+    serial: bool  # every op waits for the one before it, so that nothing overlaps
+
+    @staticmethod
+    def of(ops: list[Op]) -> "Program":
+        counts: dict[tuple[OpKind, Unit, int, int], tuple[Op, int]] = {}
+        for op in ops:
+            key = (op.kind, op.unit, op.batch, op.move)
+            first, count = counts.get(key, (op, 0))
+            counts[key] = (first, count + 1)
+        serial = all(op.index == 0 or op.index - 1 in op.after for op in ops)
+        return Program(tuple(ops), tuple(counts.values()), serial)
+
+
+def lower(plan: StepPlan, placement: Placement) -> Program:
     if plan.mode is not Mode.GPU_ONLY or len(plan.batches) != 1 or plan.cohorts:
         raise UnsupportedPlanError(f"no lowering for {plan.mode.value} with {len(plan.batches)} batches yet")
     if any(layer != LayerPlacement() for layer in placement.layers):
@@ -46,7 +65,7 @@ def lower(plan: StepPlan, placement: Placement) -> tuple[Op, ...]:
 
 
 @lru_cache(maxsize=256)
-def _gpu_only(layers: int, move_units: tuple[Unit, ...]) -> tuple[Op, ...]:
+def _gpu_only(layers: int, move_units: tuple[Unit, ...]) -> Program:
     """One unified batch, layer after layer. Moves come first: blocks they vacate are written by this very step."""
     ops = _moves(move_units)
     moved = tuple(range(len(ops)))
@@ -55,7 +74,7 @@ def _gpu_only(layers: int, move_units: tuple[Unit, ...]) -> tuple[Op, ...]:
         ops.append(Op(len(ops), OpKind.ATTENTION, Unit.GPU, layer, (len(ops) - 1,)))
         kind = OpKind.LAST if layer == layers - 1 else OpKind.BETWEEN
         ops.append(Op(len(ops), kind, Unit.GPU, layer, (len(ops) - 1,)))
-    return tuple(ops)
+    return Program.of(ops)
 
 
 def _moves(units: tuple[Unit, ...]) -> list[Op]:
@@ -82,24 +101,20 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
             return costs.move_s(moves[op.move])
 
 
-def durations(ops: tuple[Op, ...], plan: StepPlan, costs: CostTable) -> list[float]:
-    """Seconds of each op; all layers of a batch cost the same, so each kind is asked once."""
+def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
+    """Seconds of each op, in order."""
     works = [work_of(batch) for batch in plan.batches]
-    known: dict[tuple[OpKind, int, int], float] = {}
-    seconds = []
-    for op in ops:
-        key = (op.kind, op.batch, op.move)
-        if key not in known:
-            known[key] = seconds_of(op, works[op.batch], plan.moves, costs)
-        seconds.append(known[key])
-    return seconds
+    known = {
+        (op.kind, op.batch, op.move): seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally
+    }
+    return [known[op.kind, op.batch, op.move] for op in program.ops]
 
 
-def place(ops: tuple[Op, ...], seconds: list[float], begin_s: float) -> list[float]:
+def place(program: Program, seconds: list[float], begin_s: float) -> list[float]:
     """List scheduling: when each op ends if it starts as soon as its unit and its dependencies allow."""
     free_s: dict[Unit, float] = {}
     ends_s: list[float] = []
-    for op, duration_s in zip(ops, seconds, strict=True):
+    for op, duration_s in zip(program.ops, seconds, strict=True):
         start_s = free_s.get(op.unit, begin_s)
         for index in op.after:
             if ends_s[index] > start_s:
@@ -107,3 +122,14 @@ def place(ops: tuple[Op, ...], seconds: list[float], begin_s: float) -> list[flo
         free_s[op.unit] = start_s + duration_s
         ends_s.append(start_s + duration_s)
     return ends_s
+
+
+def makespan(program: Program, plan: StepPlan, costs: CostTable) -> tuple[float, list[float]]:
+    """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
+    busy_s = [0.0] * len(Unit)
+    works = [work_of(batch) for batch in plan.batches]
+    for op, count in program.tally:
+        busy_s[op.unit] += count * seconds_of(op, works[op.batch], plan.moves, costs)
+    if program.serial:
+        return sum(busy_s), busy_s
+    return max(place(program, durations(program, plan, costs), 0.0)), busy_s

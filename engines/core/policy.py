@@ -53,7 +53,7 @@ class View:
     page_tokens: dict[Tier, int]
     limits: Limits
     capabilities: Capabilities
-    predict: Predictor
+    predict: Predictor | None  # None where nothing is modelled and nothing was profiled
 
     def propose(self) -> "Proposal":
         return Proposal(self)
@@ -63,7 +63,11 @@ class Policy(Protocol):
     @property
     def name(self) -> str: ...
 
-    def partition(self, capabilities: Capabilities, predict: Predictor) -> Placement:
+    @property
+    def uses_host_kv(self) -> bool:
+        """Whether any KV ever lives on the host; if not, the host's memory stays untouched."""
+
+    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
         """Once: where weights live and operators run."""
 
     def decide(self, view: View) -> Decision:

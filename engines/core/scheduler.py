@@ -52,7 +52,7 @@ class _Draft:
 
 
 class EngineCore:
-    def __init__(self, policy: Policy, capabilities: Capabilities, limits: Limits, predictor: Predictor) -> None:
+    def __init__(self, policy: Policy, capabilities: Capabilities, limits: Limits, predictor: Predictor | None) -> None:
         self.policy = policy
         self.capabilities = capabilities
         self.limits = limits

@@ -22,7 +22,11 @@ class GpuOnly:
     def name(self) -> str:
         return "gpu_only"
 
-    def partition(self, capabilities: Capabilities, predict: Predictor) -> Placement:
+    @property
+    def uses_host_kv(self) -> bool:
+        return self.preemption == "swap"
+
+    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
         return Placement.all_on_accelerator(capabilities.layers)
 
     def decide(self, view: View) -> Decision:

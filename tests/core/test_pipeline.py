@@ -4,7 +4,7 @@ import pytest
 
 from engines.core.cost import Roofline, work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.pipeline import OpKind, durations, lower, place
+from engines.core.pipeline import OpKind, durations, lower, makespan, place
 from engines.core.types import (
     Batch,
     BlockChanges,
@@ -28,7 +28,7 @@ def plan(batch: Batch, *moves: Move, mode: Mode = Mode.GPU_ONLY) -> StepPlan:
 
 
 def test_gpu_only_is_one_chain() -> None:
-    ops = lower(plan(Batch((0,), (5,))), ON_ACCEL)
+    ops = lower(plan(Batch((0,), (5,))), ON_ACCEL).ops
     assert [f"{op.kind.value}@{op.layer} after {list(op.after)}" for op in ops] == [
         "first@0 after []",
         "attention@0 after [0]",
@@ -42,7 +42,7 @@ def test_gpu_only_is_one_chain() -> None:
 def test_moves_come_before_anything_that_writes() -> None:
     out = Move(1, Tier.ACCEL, (3,), Tier.HOST, (0,), 16)
     back = Move(2, Tier.HOST, (1,), Tier.ACCEL, (3,), 16)
-    ops = lower(plan(Batch((0,), (5,)), out, back), ON_ACCEL)
+    ops = lower(plan(Batch((0,), (5,)), out, back), ON_ACCEL).ops
     assert [(op.kind, op.unit, op.after) for op in ops[:3]] == [
         (OpKind.MOVE, Unit.D2H, ()),
         (OpKind.MOVE, Unit.H2D, (0,)),
@@ -64,8 +64,8 @@ def test_unsupported_combinations_are_refused() -> None:
 def test_makespan_of_a_chain_is_the_sum_of_its_ops() -> None:
     costs = Roofline(MODEL, MACHINE)
     step = plan(Batch((0, 1), (31, 15), (PrefillChunk(2, 9, 16, 8, True),)))
-    ops = lower(step, ON_ACCEL)
-    seconds = durations(ops, step, costs)
+    program = lower(step, ON_ACCEL)
+    seconds = durations(program, step, costs)
     work = work_of(step.batches[0])
     expected = (
         costs.pre_attention_s(10)
@@ -74,7 +74,18 @@ def test_makespan_of_a_chain_is_the_sum_of_its_ops() -> None:
         + costs.post_attention_s(10)
         + costs.head_s(3)
     )
-    assert place(ops, seconds, 1.0)[-1] == pytest.approx(1.0 + expected)
+    assert place(program, seconds, 1.0)[-1] == pytest.approx(1.0 + expected)
+
+
+def test_the_short_cut_for_serial_programs_is_exact() -> None:
+    out = Move(1, Tier.ACCEL, (3,), Tier.HOST, (0,), 16)
+    costs = Roofline(MODEL, MACHINE)
+    step = plan(Batch((0, 1), (31, 15)), out)
+    program = lower(step, ON_ACCEL)
+    seconds, busy_s = makespan(program, step, costs)
+    assert program.serial
+    assert seconds == pytest.approx(place(program, durations(program, step, costs), 0.0)[-1])
+    assert busy_s[Unit.D2H] == pytest.approx(costs.move_s(out))
 
 
 def test_work_counts_what_attention_reads() -> None:

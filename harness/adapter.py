@@ -1,0 +1,151 @@
+"""The driver's view of an engine, ours and third-party alike, and our own engines behind it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.core.clock import stopwatch
+from engines.core.executor import Executor
+from engines.core.scheduler import EngineCore
+from engines.core.types import Refusal, RequestSpec, StepPlan, StepResult, Tier
+from harness.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request as an engine gets it. `token_ids` is empty where only lengths matter (the simulator)."""
+
+    request_id: int
+    prompt_tokens: int
+    token_ids: Sequence[int]
+    max_new_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What an engine handed over at one moment, as columns: a row per token, then who ended, started or was preempted.
+
+    `scheduled_s` is when the step was decided: admissions and preemptions count from there.
+    """
+
+    time_s: float
+    request_ids: Sequence[int]
+    token_ids: Sequence[int]
+    finished: Sequence[int] = ()
+    admitted: Sequence[int] = ()
+    preempted: Sequence[int] = ()
+    scheduled_s: float = 0.0
+
+
+class EngineAdapter(Protocol):
+    def start(self) -> dict[str, object]:
+        """What the engine really got: KV per tier, threads, dtype, batch caps, versions."""
+
+    def submit(self, submission: Submission) -> Refusal | None: ...
+
+    def poll(self, now_s: float) -> Delivery | None:
+        """Ours takes one step; a third-party engine hands over what has come in. None: nothing to tell."""
+
+    @property
+    def busy(self) -> bool:
+        """Requests are in the engine."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepSight:
+    """One step as an onlooker sees it: nothing that a decision depends on."""
+
+    plan: StepPlan
+    result: StepResult
+    scheduler_s: float
+    running: int
+    waiting: int
+    accel_blocks_used: int
+    host_blocks_used: int
+
+
+class StepObserver(Protocol):
+    def step(self, sight: StepSight) -> None: ...
+
+
+class CoreAdapter:
+    """One of our engines: decide, run, commit. The journal sees all that a decision depends on."""
+
+    def __init__(
+        self,
+        core: EngineCore,
+        executor: Executor,
+        resolved: dict[str, object],
+        journal: Journal | None = None,
+        observer: StepObserver | None = None,
+    ) -> None:
+        self._core = core
+        self._executor = executor
+        self._resolved = resolved
+        self._journal = journal
+        self._observer = observer
+
+    def start(self) -> dict[str, object]:
+        return self._resolved
+
+    def submit(self, submission: Submission) -> Refusal | None:
+        spec = RequestSpec(
+            submission.request_id, submission.prompt_tokens, submission.max_new_tokens, submission.stop_ids
+        )
+        refusal = self._core.submit(spec)
+        if self._journal is not None:
+            self._journal.submitted(spec)
+        if refusal is None:
+            self._executor.register(submission.request_id, submission.token_ids)
+        return refusal
+
+    @property
+    def busy(self) -> bool:
+        return self._core.has_work
+
+    def poll(self, now_s: float) -> Delivery | None:
+        begin = stopwatch()
+        plan = self._core.schedule(now_s)
+        scheduler_s = stopwatch() - begin
+        if plan is None:
+            return None
+        result = self._executor.run(plan)
+        begin = stopwatch()
+        events = self._core.commit(plan, result)
+        scheduler_s += stopwatch() - begin
+        for request_id in events.finished:
+            self._executor.forget(request_id)
+        if self._journal is not None:
+            self._journal.step(now_s, plan, result)
+        if self._observer is not None:
+            self._observer.step(self._sight(plan, result, scheduler_s))
+        return Delivery(
+            result.ended_s,
+            events.request_ids,
+            events.token_ids,
+            events.finished,
+            events.admitted,
+            events.preempted,
+            scheduled_s=now_s,
+        )
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        self._executor.close()
+
+    def _sight(self, plan: StepPlan, result: StepResult, scheduler_s: float) -> StepSight:
+        core = self._core
+        pools = core.kv.pools
+        return StepSight(
+            plan,
+            result,
+            scheduler_s,
+            len(core.running),
+            len(core.waiting),
+            pools[Tier.ACCEL].used,
+            pools[Tier.HOST].used,
+        )

@@ -1,0 +1,179 @@
+"""THE ONLY WIRING: from a cell's specification to the objects that run it. Everything else gets its parts handed in."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.backends.op_times import OpSink
+from engines.backends.sim import SimExecutor
+from engines.core.clock import Clock, MonotonicClock, VirtualClock
+from engines.core.cost import CostTable, Roofline
+from engines.core.executor import Executor
+from engines.core.pipeline import lower, makespan
+from engines.core.policy import Policy
+from engines.core.scheduler import EngineCore
+from engines.core.types import Capabilities, Limits
+from engines.model.config import load_config
+from engines.registry import make_policy
+from harness.adapter import CoreAdapter, EngineAdapter, StepSight
+from harness.arrival_source import ArrivalSource
+from harness.costs import cost_table
+from harness.driver import Prompts
+from harness.errors import ConfigError, is_user_mistake
+from harness.journal import Journal
+from harness.plan import CellSpec
+from harness.recorder import StepRecorder, TraceRecorder
+from harness.sizing import ACCEL_PAGE_TOKENS, Sizing, capabilities, memory_problems, size
+from workloads import Workload, clip
+from workloads import build as build_workload
+from workloads.prompts import prompt_token_ids
+
+JOURNAL_FILE = "journal.jsonl.gz"
+WEIGHT_SEED = 0  # every cell of a run serves the same model
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell, ready to be served."""
+
+    adapter: EngineAdapter
+    clock: Clock
+    workload: Workload
+    arrivals: ArrivalSource
+    prompts: Prompts
+    trace: TraceRecorder
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What can be worked out without allocating anything."""
+
+    policy: Policy
+    sizing: Sizing
+    capabilities: Capabilities
+    limits: Limits
+    costs: Roofline | None
+    predictor: Roofline | None
+
+
+def check(spec: CellSpec) -> list[str]:
+    """Problems that would make this cell fail, one line each; nothing is written or allocated."""
+    try:
+        plan = _plan(spec)
+        _clipped(spec, plan.sizing)
+        if spec.backend != "sim":
+            _check_weights(spec)
+    except ConfigError as error:
+        return list(error.problems)
+    except ValueError as error:
+        if is_user_mistake(error):
+            return [str(error)]
+        raise
+    return memory_problems(spec, plan.sizing)
+
+
+def core_for(spec: CellSpec) -> EngineCore:
+    """The scheduler of a cell without anything below it: replays need no more."""
+    plan = _plan(spec)
+    return EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
+
+
+def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
+    plan = _plan(spec)
+    workload = _clipped(spec, plan.sizing)
+    core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
+    trace = TraceRecorder()
+    clock, executor, resolved = _executor(spec, plan, core, workload, trace)
+    resolved = _resolved(spec, plan) | resolved
+    observer = StepRecorder(step_sink, _prediction(core, plan.predictor))
+    adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observer)
+    prompts: Prompts = {}
+    if spec.backend != "sim":
+        vocabulary = load_config(spec.model).vocab_size
+        seed = spec.measure.seed
+        prompts = {r.request_id: prompt_token_ids(r, vocabulary, seed) for r in workload.requests}
+    return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace)
+
+
+def _plan(spec: CellSpec) -> _Plan:
+    policy: Policy = make_policy(spec.engine.kind, spec.engine.options)
+    sizing = size(spec)
+    limits = Limits(spec.budget.max_batch, spec.budget.max_batch_tokens)
+    costs = cost_table(spec)
+    # Two objects on purpose: what a policy believes must never be the very table that decides the outcome.
+    return _Plan(policy, sizing, capabilities(spec, sizing, policy), limits, costs, cost_table(spec))
+
+
+def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
+    """The workload as every engine of the run can hold it."""
+    workload = build_workload({"name": spec.workload.name, **spec.workload.options}, spec.measure.seed)
+    limit = min(sizing.longest_request_tokens, load_config(spec.model).max_positions)
+    smallest = min(request.prompt_tokens + request.output_tokens for request in workload.requests)
+    if smallest > limit:
+        raise ConfigError(
+            f"budget: no request of workload {spec.workload.name} fits: the smallest needs {smallest} tokens, "
+            f"{limit} can be held ({sizing.accel_blocks} blocks of {ACCEL_PAGE_TOKENS}); raise accel_kv_tokens or "
+            f"accel_memory, or shrink the workload with scale:"
+        )
+    return clip(workload, limit)
+
+
+def _executor(
+    spec: CellSpec, plan: _Plan, core: EngineCore, workload: Workload, sink: OpSink
+) -> tuple[Clock, Executor, dict[str, object]]:
+    if spec.backend == "sim":
+        assert plan.costs is not None
+        virtual = VirtualClock()
+        return virtual, SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink), {}
+    from harness.real import claim_cores, open_model, torch_executor
+
+    longest = max(request.prompt_tokens + request.output_tokens for request in workload.requests)
+    claim_cores(spec.budget.accel_cores)
+    model = open_model(spec.model, spec.dtype, spec.backend, WEIGHT_SEED, longest, plan.limits.max_batch_tokens)
+    clock = MonotonicClock()
+    executor, resolved = torch_executor(
+        model, plan.capabilities, core.placement, plan.limits, clock, plan.costs, spec.backend, sink
+    )
+    return clock, executor, resolved
+
+
+def _prediction(core: EngineCore, predictor: CostTable | None) -> Callable[[StepSight], float | None]:
+    """What the policy's predictor believes the step just run would take."""
+
+    def predict(sight: StepSight) -> float | None:
+        if predictor is None:
+            return None
+        seconds, _ = makespan(lower(sight.plan, core.placement), sight.plan, predictor)
+        return seconds
+
+    return predict
+
+
+def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:
+    """What the engine really got, for the fairness table."""
+    caps, sizing = plan.capabilities, plan.sizing
+    return {
+        "accel_kv_tokens": caps.accel.tokens,
+        "accel_kv_blocks": caps.accel.blocks,
+        "accel_page_tokens": caps.accel.page_tokens,
+        "accel_kv_bytes": caps.accel.blocks * caps.accel.bytes_per_block,
+        "host_kv_tokens": caps.host.tokens,
+        "weight_bytes": sizing.weight_bytes,
+        "workspace_bytes": sizing.workspace_bytes,
+        "dtype": spec.dtype,
+        "max_batch": plan.limits.max_batch,
+        "max_batch_tokens": plan.limits.max_batch_tokens,
+        "cpu_threads": 0 if not plan.policy.uses_host_kv else caps.host_threads,
+        "accel_cores": spec.budget.accel_cores if spec.backend == "cpu" else 0,
+        "attention": "modelled" if spec.backend == "sim" else "",
+    }
+
+
+def _check_weights(spec: CellSpec) -> None:
+    """A folder's files are there, readable and of the right shapes; shapes by name get seeded random weights."""
+    with suppress(NotADirectoryError):
+        if Path(spec.model).is_dir():
+            from engines.model.weights import check_folder
+
+            check_folder(spec.model, load_config(spec.model))

@@ -1,0 +1,156 @@
+"""One cell in its own process: `python -m harness.cell CELL_DIR`. Reads spec.json, serves, writes the records.
+
+The summary is written last, by rename: a cell without one did not finish. Progress goes to stdout as JSON lines.
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.build import Cell, build
+from harness.collectors.steps import StepObservation, step_columns, write_trace
+from harness.collectors.watch import MachineWatch
+from harness.driver import serve
+from harness.metrics import Aggregator, Measured
+from harness.plan import CellSpec
+from harness.recorder import RequestRecorder
+from results.schema import CellSummary, Label, Status
+from results.store import RequestWriter, StepWriter, write_json
+from workloads import realised
+
+FLUSH_ROWS = 1000
+PROGRESS_EVERY_S = 0.2
+TRACE_FILE = "trace.json"
+
+# More late ops than this, and the emulated machine's proportions were not kept.
+MOST_OVERRUNS = 0.01
+
+
+class Records:
+    """Rows on their way to disk and into the aggregates, in bounded memory."""
+
+    def __init__(self, cell_dir: Path, slo: dict[str, float] | None) -> None:
+        self._requests = RequestWriter(cell_dir)
+        self._steps = StepWriter(cell_dir)
+        self._aggregator = Aggregator(slo)
+        self._request_rows: list[dict[str, Any]] = []
+        self._step_rows: list[StepObservation] = []
+
+    def request(self, row: dict[str, Any]) -> None:
+        self._request_rows.append(row)
+        if len(self._request_rows) >= FLUSH_ROWS:
+            self._flush_requests()
+
+    def step(self, observation: StepObservation) -> None:
+        self._step_rows.append(observation)
+        if len(self._step_rows) >= FLUSH_ROWS:
+            self._flush_steps()
+
+    def close(self) -> Measured:
+        self._flush_requests()
+        self._flush_steps()
+        self._requests.close()
+        self._steps.close()
+        return self._aggregator.result()
+
+    def _flush_requests(self) -> None:
+        rows, self._request_rows = self._request_rows, []
+        if rows:
+            self._requests.append_rows(rows)
+            self._aggregator.add_requests(rows)
+
+    def _flush_steps(self) -> None:
+        rows, self._step_rows = self._step_rows, []
+        if rows:
+            columns = step_columns(rows)
+            self._steps.append_columns(columns)
+            self._aggregator.add_steps(columns)
+
+
+class Progress:
+    """A JSON line now and then: the parent draws, this process serves."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._next_s = 0.0
+
+    def __call__(self, ended: int, time_s: float) -> None:
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + PROGRESS_EVERY_S
+        print(json.dumps({"event": "progress", "done": ended, "total": self._total, "time_s": time_s}), flush=True)
+
+
+def run_cell(cell_dir: Path) -> CellSummary:
+    spec = CellSpec.from_json((cell_dir / "spec.json").read_bytes())
+    slo = None if spec.slo is None else {key: value for key, value in spec.slo.model_dump().items() if value}
+    watch = MachineWatch(cell_dir, watching=spec.backend != "sim")  # before the launching thread claims its core
+    records = Records(cell_dir, slo)
+    cell = build(spec, cell_dir, records.step)
+    resolved = cell.adapter.start()
+    recorder = RequestRecorder(records.request, spec.measure.warmup_requests)
+    watch.start(cell.clock.now)
+    begin_s = time.monotonic()
+    try:
+        serve(cell.adapter, cell.arrivals, cell.clock, recorder, cell.prompts, Progress(cell.arrivals.total))
+    finally:
+        wall_s = time.monotonic() - begin_s
+        watched = watch.close()
+        recorder.abandon("the run ended before this request did")
+        cell.adapter.close()
+        measured = records.close()
+        write_trace(cell_dir / TRACE_FILE, cell.trace.spans, title=spec.cell_id, label=spec.label)
+    metrics = measured.metrics | watched.metrics | {"cell_wall_s": wall_s}
+    return _summary(spec, cell, resolved, Measured(metrics, measured.notes, measured.unavailable | watched.unavailable))
+
+
+def _summary(spec: CellSpec, cell: Cell, resolved: dict[str, object], measured: Measured) -> CellSummary:
+    overruns = measured.metrics.get("overrun_share", 0.0)
+    error = None
+    if spec.backend == "cpu" and overruns > MOST_OVERRUNS:
+        error = (
+            f"{overruns:.1%} of ops took longer than their pace (limit {MOST_OVERRUNS:.0%}): the modelled proportions "
+            f"were not kept; raise emulation.pace.time_scale or free this machine"
+        )
+    return CellSummary(
+        cell_id=spec.cell_id,
+        engine=spec.engine.name,
+        workload=spec.workload.name,
+        backend=spec.backend,
+        label=Label(spec.label),
+        repeat=spec.repeat,
+        status=Status.INVALID if error else Status.OK,
+        metrics=measured.metrics,
+        resolved=resolved | {"workload": asdict(realised(cell.workload)), "clipped": _clipping(cell)},
+        notes=(*measured.notes, *_clipping_note(cell)),
+        unavailable=measured.unavailable,
+        error=error,
+    )
+
+
+def _clipping(cell: Cell) -> dict[str, int] | None:
+    return None if cell.workload.clipped is None else asdict(cell.workload.clipped)
+
+
+def _clipping_note(cell: Cell) -> tuple[str, ...]:
+    clipped = cell.workload.clipped
+    if clipped is None or clipped.clipped_requests == 0:
+        return ()
+    return (
+        f"{clipped.clipped_requests} of {len(cell.workload.requests)} requests were clipped to "
+        f"{clipped.limit_tokens} tokens ({clipped.prompt_tokens_cut} prompt and {clipped.output_tokens_cut} output "
+        f"tokens cut), for every engine alike",
+    )
+
+
+def main() -> None:
+    cell_dir = Path(sys.argv[1])
+    summary = run_cell(cell_dir)
+    write_json(cell_dir / "summary.json", summary.to_json())
+
+
+if __name__ == "__main__":
+    main()

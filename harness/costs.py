@@ -1,0 +1,76 @@
+"""From a catalogue machine and a model's shape to the plain numbers that the cost model works with.
+
+Two callers, two objects: the table that paces or simulates a run, and the predictor that a policy may ask.
+"""
+
+from dataclasses import replace
+
+from engines.core.cost import MachineRates, ModelCosts, Roofline
+from engines.hardware import Hardware, load_hardware
+from engines.model.config import ModelConfig, load_config
+from harness.errors import ConfigError
+from harness.plan import CellSpec
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# A launch of the host's kernel and its answer; the kernel's own constants come from a profile of the machine.
+HOST_ATTENTION_FIXED_S = 20e-6
+
+
+def cost_table(spec: CellSpec) -> Roofline | None:
+    """What this cell's ops take on its machine; None where nothing is modelled (a real GPU, native emulation)."""
+    if spec.backend == "cuda" or (spec.backend == "cpu" and spec.emulation.mode == "native"):
+        return None
+    if spec.hardware is None:
+        raise ConfigError(f"hardware: the {spec.backend} backend models a machine; name one (`harness list hardware`)")
+    hardware, model, pace = load_hardware(spec.hardware), load_config(spec.model), spec.emulation.pace
+    if pace.reference_model is None:
+        return Roofline(model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype), pace.time_scale)
+    reference = load_config(pace.reference_model)
+    return _scaled(reference, model, hardware, pace.time_scale)
+
+
+def model_costs(model: ModelConfig, dtype: str) -> ModelCosts:
+    size = DTYPE_BYTES[dtype]
+    return ModelCosts(
+        layers=model.layers,
+        pre_parameters=model.hidden_size * (model.query_size + 2 * model.kv_size),
+        post_parameters=model.hidden_size * (model.query_size + 3 * model.ffn_size),
+        head_parameters=model.hidden_size * model.vocab_size,
+        bytes_per_parameter=size,
+        kv_bytes_per_token=model.kv_bytes_per_token_per_layer(size),
+        attention_flops_per_pair=4 * model.query_size,
+    )
+
+
+def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
+    gpu, cpu, link = hardware.gpu, hardware.cpu, hardware.link
+    if dtype not in gpu.flops:
+        raise ConfigError(f"dtype: {hardware.name} has no {dtype}; it has {', '.join(sorted(gpu.flops))}")
+    return MachineRates(
+        gemm_bytes_per_s=gpu.gemm.bandwidth_efficiency * gpu.bandwidth_bytes_per_s,
+        gemm_flops_per_s=gpu.gemm.compute_efficiency * gpu.flops[dtype],
+        gemm_exponent=gpu.gemm.exponent,
+        gemm_fixed_s=gpu.op_fixed_s,
+        attention_bytes_per_s=gpu.attention.efficiency * gpu.bandwidth_bytes_per_s,
+        attention_fixed_s=gpu.attention.fixed_s,
+        host_attention_bytes_per_s=cpu.attention_share * cpu.read_bandwidth_bytes_per_s,
+        host_attention_fixed_s=HOST_ATTENTION_FIXED_S,
+        h2d_bytes_per_s=link.h2d_bytes_per_s,
+        d2h_bytes_per_s=link.d2h_bytes_per_s,
+        link_latency_s=link.latency_s,
+        step_overhead_s=hardware.host_overhead_per_step_s,
+    )
+
+
+def _scaled(reference: ModelConfig, model: ModelConfig, hardware: Hardware, time_scale: float) -> Roofline:
+    """A small model in a large one's proportions: each layer costs what the reference's layer costs on that machine.
+
+    What happens once per step (head, overhead) shrinks with the number of layers, so that its share stays the same.
+    """
+    dtype = "float16"
+    share = model.layers / reference.layers
+    costs = model_costs(reference, dtype)
+    costs = replace(costs, layers=model.layers, head_parameters=round(costs.head_parameters * share))
+    rates = machine_rates(hardware, dtype)
+    return Roofline(costs, replace(rates, step_overhead_s=rates.step_overhead_s * share), time_scale)

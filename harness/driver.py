@@ -1,0 +1,64 @@
+"""`serve`: THE loop, the same for every engine, backend and clock.
+
+One deciding reading of the clock per iteration. Requests are submitted when they are due, the engine is polled, what it
+delivers is recorded with the time at which it happened.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from engines.core.clock import Clock
+from harness.adapter import EngineAdapter, Submission
+from harness.arrival_source import ArrivalSource
+from harness.recorder import RequestRecorder
+from workloads import Request
+
+# How long to let a third-party engine work when it has nothing to hand over; ours never come here while busy.
+IDLE_POLL_S = 0.5e-3
+
+Prompts = Mapping[int, Sequence[int]]
+
+
+def serve(
+    adapter: EngineAdapter,
+    arrivals: ArrivalSource,
+    clock: Clock,
+    recorder: RequestRecorder,
+    prompts: Prompts,
+    on_progress: Callable[[int, float], None] = lambda ended, now_s: None,
+) -> None:
+    """Run until every request has ended. `prompts` is empty where only lengths matter."""
+    while True:
+        now_s = clock.now()
+        for request, arrival_s in arrivals.due(now_s):
+            _submit(adapter, request, arrival_s, now_s, arrivals, recorder, prompts)
+        delivery = adapter.poll(now_s)
+        if delivery is not None:
+            recorder.delivered(delivery)
+            if delivery.finished:
+                arrivals.ended(delivery.finished, delivery.time_s)
+                on_progress(recorder.ended, delivery.time_s)
+        elif adapter.busy:
+            clock.wait_until(min(now_s + IDLE_POLL_S, arrivals.next_s or now_s + IDLE_POLL_S))
+        elif arrivals.next_s is not None:
+            clock.wait_until(arrivals.next_s)
+        elif arrivals.exhausted:
+            return
+        else:
+            raise RuntimeError("requests are still expected, but nothing is scheduled and the engine is idle")
+
+
+def _submit(
+    adapter: EngineAdapter,
+    request: Request,
+    arrival_s: float,
+    now_s: float,
+    arrivals: ArrivalSource,
+    recorder: RequestRecorder,
+    prompts: Prompts,
+) -> None:
+    recorder.arrived(request, arrival_s, now_s)
+    token_ids = prompts.get(request.request_id, ())
+    refusal = adapter.submit(Submission(request.request_id, request.prompt_tokens, token_ids, request.output_tokens))
+    if refusal is not None:
+        recorder.refused(request.request_id, refusal.reason)
+        arrivals.ended((request.request_id,), now_s)

@@ -1,0 +1,132 @@
+"""The journal of a cell: everything a decision depended on, and a fingerprint of what was decided.
+
+One JSON line per submission and per step, gzip-compressed. `replay` feeds them to a fresh core and compares plans: the
+proof that scheduling is a pure function of what is written here.
+"""
+
+import gzip
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.core.clock import ReplayClock
+from engines.core.scheduler import EngineCore
+from engines.core.types import Batch, Guard, GuardAnswer, RequestSpec, StepPlan, StepResult
+from results.files import publish, temporary_beside
+
+FORMAT = 1
+
+
+class Journal:
+    """Appends to a temporary file; it gets its name when closed, so that a half-written one is never read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = temporary_beside(path)
+        self._file = gzip.open(self._temporary, "wt", encoding="utf-8", compresslevel=3)  # noqa: SIM115 - open as long as the cell runs
+        self._needs_tokens = False
+        self._write({"format": FORMAT})
+
+    def submitted(self, spec: RequestSpec) -> None:
+        self._needs_tokens = self._needs_tokens or bool(spec.stop_ids)
+        self._write(
+            {"submit": [spec.request_id, spec.prompt_tokens, spec.max_new_tokens], "stop": sorted(spec.stop_ids)}
+        )
+
+    def step(self, now_s: float, plan: StepPlan, result: StepResult) -> None:
+        line: dict[str, Any] = {"now_s": now_s, "plan": fingerprint(plan), "sampled": len(result.tokens)}
+        if self._needs_tokens:  # otherwise lengths decide, never content
+            line["tokens"] = list(result.tokens)
+        if result.answers:
+            line["answers"] = [[a.guard.cohort, a.guard.layer, a.ready] for a in result.answers]
+        if result.finished_cohorts:
+            line["finished_cohorts"] = list(result.finished_cohorts)
+        self._write(line)
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        self._file.close()
+        publish(self._temporary, self._path)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    steps: int
+    first_difference: int | None  # step whose plan came out differently
+
+
+def replay(path: Path, core: EngineCore) -> Replay:
+    """Run a journal through a fresh core of the same configuration."""
+    lines = list(_read(path))
+    clock = ReplayClock([line["now_s"] for line in lines if "now_s" in line])
+    steps = 0
+    for line in lines:
+        if "submit" in line:
+            request_id, prompt_tokens, max_new_tokens = line["submit"]
+            core.submit(RequestSpec(request_id, prompt_tokens, max_new_tokens, frozenset(line["stop"])))
+        elif "now_s" in line:
+            steps += 1
+            plan = core.schedule(clock.now())
+            if plan is None or fingerprint(plan) != line["plan"]:
+                return Replay(steps, steps)
+            core.commit(plan, _result(line))
+    return Replay(steps, None)
+
+
+def fingerprint(plan: StepPlan) -> str:
+    """64 bits over every number of the plan; the same on every machine and Python."""
+    numbers = array("q", [plan.step, len(plan.batches), len(plan.moves), len(plan.cohorts)])
+    for batch in plan.batches:
+        _add_batch(numbers, batch)
+    for column in (plan.changes.ends, plan.changes.grown_slots, plan.changes.grown_blocks):
+        _add_column(numbers, column)
+    for start in plan.changes.starts:
+        _add_column(numbers, (start.slot, start.request_id, start.tier))
+    for move in plan.moves:
+        _add_column(numbers, (move.request_id, move.source, move.target, move.tokens))
+        _add_column(numbers, move.source_blocks)
+        _add_column(numbers, move.target_blocks)
+    for cohort in plan.cohorts:
+        _add_column(numbers, (cohort.cohort, cohort.parked_layer))
+        _add_column(numbers, cohort.slots)
+        _add_column(numbers, cohort.positions)
+    _add_column(numbers, plan.preempted)
+    digest = hashlib.blake2b(numbers.tobytes(), digest_size=8)
+    digest.update(plan.mode.value.encode())
+    return digest.hexdigest()
+
+
+def _add_batch(numbers: "array[int]", batch: Batch) -> None:
+    for column in (batch.decode_slots, batch.decode_positions, batch.host_slots, batch.host_positions):
+        _add_column(numbers, column)
+    numbers.append(len(batch.prefills))
+    for chunk in batch.prefills:
+        numbers.extend((chunk.slot, chunk.request_id, chunk.start, chunk.length, chunk.samples, chunk.tier))
+
+
+def _add_column(numbers: "array[int]", column: tuple[int, ...]) -> None:
+    numbers.append(len(column))
+    numbers.extend(column)
+
+
+def _result(line: dict[str, Any]) -> StepResult:
+    tokens = line.get("tokens") or [0] * line["sampled"]
+    answers = tuple(GuardAnswer(Guard(cohort, layer), ready) for cohort, layer, ready in line.get("answers", ()))
+    return StepResult(tokens, 0.0, 0.0, answers=answers, finished_cohorts=tuple(line.get("finished_cohorts", ())))
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        header = json.loads(next(file))
+        if header.get("format") != FORMAT:
+            raise ValueError(f"{path}: journal format {header.get('format')}, this version reads {FORMAT}")
+        for text in file:
+            yield json.loads(text)

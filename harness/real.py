@@ -1,0 +1,74 @@
+"""What only real backends need: a model in memory, a core of its own for the emulated accelerator, the torch executor.
+
+The one module of the harness that imports torch at the top; build.py imports it when a cell needs it.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from engines.apex import attention as native
+from engines.backends.op_times import OpSink
+from engines.backends.pacing import ModelledPace, NativePace, Pace
+from engines.backends.torch_backend import TorchExecutor
+from engines.core.clock import MonotonicClock
+from engines.core.cost import CostTable
+from engines.core.types import Capabilities, Limits, Placement
+from engines.model.config import load_config
+from engines.model.llama import Llama
+from engines.model.weights import load_weights, random_weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def claim_cores(count: int) -> tuple[int, ...]:
+    """Pin the launching thread, which is the emulated accelerator, and give torch as many threads as it has cores.
+
+    More OpenMP threads than cores run 2.8 times slower; later threads inherit the pin, so helpers set their own.
+    """
+    cores = tuple(sorted(os.sched_getaffinity(0))[:count])
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    return cores
+
+
+def open_model(
+    name_or_folder: str, dtype: str, backend: str, seed: int, longest_request_tokens: int, max_rows: int
+) -> Llama:
+    """A folder's weights, or seeded random ones of a named shape, ready to run without further compilation."""
+    config = load_config(name_or_folder)
+    device = "cuda" if backend == "cuda" else "cpu"
+    is_folder = Path(name_or_folder).is_dir()
+    weights = (
+        load_weights(name_or_folder, config, DTYPES[dtype], device)
+        if is_folder
+        else random_weights(config, seed, DTYPES[dtype], device)
+    )
+    model = Llama(config, weights, max_positions=min(config.max_positions, longest_request_tokens))
+    with torch.inference_mode():
+        model.warm_up(max_rows)
+    return model
+
+
+def torch_executor(
+    model: Llama,
+    capabilities: Capabilities,
+    placement: Placement,
+    limits: Limits,
+    clock: MonotonicClock,
+    costs: CostTable | None,
+    backend: str,
+    sink: OpSink | None = None,
+) -> tuple[TorchExecutor, dict[str, object]]:
+    """The executor and what it resolved. With `costs` every op is paced to them, without it runs at full speed."""
+    pace: Pace = ModelledPace(clock, costs, sink) if costs is not None else NativePace(clock, sink)
+    device = torch.device("cuda" if backend == "cuda" else "cpu")
+    executor = TorchExecutor(model, capabilities, placement, pace, limits.max_batch, device, model.dtype)
+    attention = "torch paged gather + SDPA" if device.type == "cuda" else f"C++ paged ({native.isa()})"
+    return executor, {
+        "attention": attention,
+        "device": device.type,
+        "torch": torch.__version__,
+        "pace": "paced" if costs is not None else "native",
+    }

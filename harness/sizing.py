@@ -1,0 +1,134 @@
+"""From a budget to KV blocks: what fits beside the weights, the same arithmetic for every engine and backend.
+
+Says what does not fit, and by how much, before anything is written.
+"""
+
+from dataclasses import dataclass
+
+import psutil
+
+from engines.core.policy import Policy
+from engines.core.types import Capabilities, TierCapacity, Unit
+from engines.hardware import load_hardware
+from engines.model.config import ModelConfig, load_config
+from harness.costs import DTYPE_BYTES
+from harness.errors import ConfigError
+from harness.gpu import local_gpus
+from harness.plan import CellSpec
+
+ACCEL_PAGE_TOKENS = 16
+HOST_PAGE_TOKENS = 256  # large pages feed the host's memory controllers better (measured for the host kernel)
+GPU_SHARE = 0.9  # of a GPU's memory, when the budget says auto: the rest is the driver's and the allocator's
+RAM_SHARE = 0.25  # of this machine's memory for an emulated accelerator's KV, when the budget says auto
+HOST_SHARE = 0.5  # of a modelled host's memory for KV, when the budget says auto
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """Where the accelerator's bytes go, and what is left for KV on both sides."""
+
+    weight_bytes: int
+    workspace_bytes: int
+    kv_bytes_per_token: int
+    accel_kv_tokens: int
+    host_kv_tokens: int
+
+    @property
+    def accel_blocks(self) -> int:
+        return self.accel_kv_tokens // ACCEL_PAGE_TOKENS
+
+    @property
+    def longest_request_tokens(self) -> int:
+        """The last token is never fed back, so it needs no place."""
+        return self.accel_blocks * ACCEL_PAGE_TOKENS + 1
+
+
+def size(spec: CellSpec) -> Sizing:
+    """ConfigError when the weights alone do not fit."""
+    model = load_config(spec.model)
+    dtype_bytes = DTYPE_BYTES[spec.dtype]
+    weights, workspace = model.weight_bytes(dtype_bytes), _workspace_bytes(spec, model, dtype_bytes)
+    per_token = model.layers * model.kv_bytes_per_token_per_layer(dtype_bytes)
+    accel_tokens = _accel_tokens(spec, model, weights + workspace, per_token)
+    if accel_tokens < ACCEL_PAGE_TOKENS:
+        raise ConfigError(
+            f"budget: {max(accel_tokens, 0)} KV tokens fit beside {_gib(weights)} of weights and {_gib(workspace)} of "
+            f"workspace, fewer than one page of {ACCEL_PAGE_TOKENS}; raise accel_memory or lower max_batch_tokens"
+        )
+    return Sizing(weights, workspace, per_token, accel_tokens, _host_tokens(spec, accel_tokens, per_token))
+
+
+def capabilities(spec: CellSpec, sizing: Sizing, policy: Policy) -> Capabilities:
+    """What the scheduler may know. A policy that never uses the host's KV gets none, so that none is allocated."""
+    model = load_config(spec.model)
+    host_blocks = sizing.host_kv_tokens // HOST_PAGE_TOKENS if policy.uses_host_kv else 0
+    block_bytes = sizing.kv_bytes_per_token
+    return Capabilities(
+        layers=model.layers,
+        accel=TierCapacity(sizing.accel_blocks, ACCEL_PAGE_TOKENS, ACCEL_PAGE_TOKENS * block_bytes),
+        host=TierCapacity(host_blocks, HOST_PAGE_TOKENS, HOST_PAGE_TOKENS * block_bytes),
+        units=frozenset(Unit) - {Unit.DISK},
+        host_threads=spec.budget.cpu_threads if isinstance(spec.budget.cpu_threads, int) else 1,
+        max_model_tokens=model.max_positions,
+    )
+
+
+def memory_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
+    """On `cpu` the emulated accelerator's bytes are this machine's bytes."""
+    if spec.backend != "cpu":
+        return []
+    needed = sizing.weight_bytes + sizing.workspace_bytes + sizing.kv_bytes_per_token * sizing.accel_kv_tokens
+    available = psutil.virtual_memory().available
+    if needed <= 0.9 * available:
+        return []
+    return [f"budget: {spec.model} needs {_gib(needed)} on the cpu backend, {_gib(available)} are free on this machine"]
+
+
+def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_token: int) -> int:
+    """`accel_kv_tokens` and `accel_memory` bind where they are given; where both are, the smaller one does."""
+    budget = spec.budget
+    asked = budget.accel_kv_tokens if isinstance(budget.accel_kv_tokens, int) else None
+    if isinstance(budget.accel_memory, int):
+        memory: int | None = budget.accel_memory
+    else:
+        memory = None if asked is not None and spec.backend == "cpu" else _machine_memory(spec, taken_bytes)
+    by_memory = None if memory is None else (memory - taken_bytes) // per_token
+    if by_memory is not None and by_memory < 0:
+        raise ConfigError(
+            f"budget: {spec.model} in {spec.dtype} takes {_gib(taken_bytes)} for weights and workspace, "
+            f"accel_memory is {_gib(memory or 0)}"
+        )
+    useful = budget.max_batch * model.max_positions  # more KV than every request at its longest is never touched
+    return min(tokens for tokens in (asked, by_memory, useful) if tokens is not None)
+
+
+def _machine_memory(spec: CellSpec, taken_bytes: int) -> int:
+    if spec.backend == "cuda":
+        gpus, reason = local_gpus()
+        if not gpus:
+            raise ConfigError(f"budget.accel_memory: auto is sized from the GPU: {reason}")
+        return int(gpus[0].memory_bytes * GPU_SHARE)
+    if spec.backend == "sim" and spec.hardware is not None and spec.emulation.pace.reference_model is None:
+        return int(load_hardware(spec.hardware).gpu.memory_bytes * GPU_SHARE)
+    return taken_bytes + int(psutil.virtual_memory().total * RAM_SHARE)
+
+
+def _host_tokens(spec: CellSpec, accel_tokens: int, per_token: int) -> int:
+    budget = spec.budget
+    if isinstance(budget.host_kv_tokens, int):
+        return budget.host_kv_tokens
+    if isinstance(budget.host_memory, int):
+        return budget.host_memory // per_token
+    if spec.backend == "sim" and spec.hardware is not None and spec.emulation.pace.reference_model is None:
+        return int(load_hardware(spec.hardware).cpu.memory_bytes * HOST_SHARE) // per_token
+    return 4 * accel_tokens
+
+
+def _workspace_bytes(spec: CellSpec, model: ModelConfig, dtype_bytes: int) -> int:
+    """Activations of one layer at the largest batch (they are reused layer after layer), and the logits in float32."""
+    widest = 3 * model.hidden_size + model.query_size + 2 * model.kv_size + 2 * model.ffn_size
+    return spec.budget.max_batch_tokens * widest * dtype_bytes + spec.budget.max_batch * model.vocab_size * 4
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**27 else f"{size_bytes / 2**20:.1f} MiB"
