@@ -1,0 +1,37 @@
+"""Fixtures and hooks that all tests share."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Recorded traces, logs and profiles that lie beside the checkout; they are not part of it."""
+    folder = (Path(__file__).resolve().parents[1] / ".." / "shared" / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `model_folders.make_folder` keeps its folders, so that a session writes each of them once."""
+    return tmp_path_factory.mktemp("models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and thereby count, what needs a CUDA device where there is none."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_cuda():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a driver that cannot start warns; that is what is being asked
+        return torch.cuda.is_available()
