@@ -1,0 +1,72 @@
+"""The report of a run: one HTML file that opens anywhere, needs no network and no script, and prints.
+
+Only results are read, so a report can be rebuilt on another machine; the same folder always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from reports.evidence import gather
+from reports.rendering import Section, asset, render
+from reports.sections import (
+    busy,
+    definitions,
+    distributions,
+    envelope,
+    figures,
+    occupancy,
+    overview,
+    problems,
+    provenance,
+    requests,
+    verdict,
+)
+from results.query import Run, load_run
+from results.store import write_text
+
+REPORT_FILE = "report.html"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Builds `report.html` in the run folder, whatever state the run is in, and gives its path."""
+    run = load_run(run_dir)
+    path = run_dir / REPORT_FILE
+    write_text(path, _page(run))
+    return path
+
+
+def _page(run: Run) -> str:
+    script = asset("report.js")
+    return render(
+        "page.html",
+        name=run.manifest.name,
+        style=asset("report.css"),
+        script=script,
+        script_hash=_content_hash(script),
+        overview=overview.build(run),
+        sections=_sections(run),
+    )
+
+
+def _sections(run: Run) -> list[Section]:
+    evidence = gather(run)
+    return [
+        verdict.build(run),
+        problems.build(run, evidence),
+        envelope.build(run),
+        figures.build(run),
+        distributions.build(run, evidence),
+        occupancy.build(run, evidence),
+        busy.build(run, evidence),
+        requests.build(run, evidence),
+        definitions.build(),
+        provenance.build(run),
+    ]
+
+
+def _content_hash(script: str) -> str:
+    """For the page's content policy: a browser runs our script and no other, whatever slipped through the escaping."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

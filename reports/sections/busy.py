@@ -1,0 +1,62 @@
+"""Where the time went: the share of serving time that every unit of the machine worked, or waited in a step."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+
+from reports import charts, labels
+from reports.evidence import Evidence
+from reports.rendering import Section, render
+from reports.sections.panels import MOST_WORKLOADS, FigureSet, Panel, left_out
+from reports.timelines import Busy
+from reports.values import listing, percent
+from results.query import Run
+
+UNITS = (
+    ("gpu", "GPU"),
+    ("cpu", "CPU"),
+    ("h2d", "to GPU"),
+    ("d2h", "from GPU"),
+    ("disk", "disk"),
+)
+
+
+def build(run: Run, evidence: Evidence) -> Section:
+    figures = [
+        drawn
+        for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])
+        if (drawn := _figure(run, evidence, index, workload))
+    ]
+    body = render("panels.html", figures=figures, left_out=left_out(run), nothing="No steps were recorded.")
+    return Section("busy", "Where the time went", body)
+
+
+def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSet | None:
+    totals = {
+        engine: reduce(add, (timeline.busy for timeline in timelines))
+        for engine in run.engines
+        if (timelines := evidence.timelines.get((engine, workload)))
+    }
+    if not totals:
+        return None
+    label = labels.of(cell for group in run.groups(workload) for cell in group.ok)
+    used = [(unit, title) for unit, title in UNITS if any(busy.units_s[unit] > 0 for busy in totals.values())]
+    panels = tuple(
+        _panel(run.engines.index(engine), engine, busy, used or list(UNITS[:1]), f"busy{index}", workload, label)
+        for engine, busy in totals.items()
+    )
+    caption = f"Share of the serving time, repeats pooled. Deciding what to do next took {_scheduling(totals)}."
+    return FigureSet(workload, label, caption, panels, shades=True)
+
+
+def _panel(
+    slot: int, engine: str, busy: Busy, units: list[tuple[str, str]], key: str, workload: str, label: str
+) -> Panel:
+    said = listing(f"{title} {percent(busy.share(unit)[0])}" for unit, title in units)
+    alt = charts.Alt(f"{key}e{slot}", f"{engine} on {workload}, {label}: share of serving time busy: {said}.")
+    return Panel(engine, charts.busy_bars(slot, busy, units, alt), slot % charts.SERIES)
+
+
+def _scheduling(totals: dict[str, Busy]) -> str:
+    return listing(f"{percent(busy.scheduler_s / busy.wall_s, 2)} in {engine}" for engine, busy in totals.items())

@@ -1,0 +1,58 @@
+"""What a figure of several panels is made of, and its legend. A panel is as wide as a phone, so panels stack there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from reports.charts import DASHES, SERIES
+from reports.evidence import Evidence
+from results.query import Run
+
+# A sweep may have hundreds of workloads: the table has them all, figures would drown it and the page's size.
+MOST_WORKLOADS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One drawing with its title; `slot` is set when the panel belongs to a single engine."""
+
+    title: str
+    svg: Markup
+    slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One entry of a legend: an engine's line."""
+
+    engine: str
+    colour: int
+    dashes: str
+
+
+@dataclass(frozen=True, slots=True)
+class FigureSet:
+    """One captioned figure about one workload."""
+
+    workload: str
+    label: str
+    caption: str
+    panels: tuple[Panel, ...]
+    legend: tuple[Key, ...] = ()
+    shades: bool = False
+
+
+def legend(run: Run, workload: str, evidence: Evidence) -> tuple[Key, ...]:
+    """The engines that have something to show on this workload."""
+    return tuple(
+        Key(engine, slot % SERIES, " ".join(f"{length:g}" for length in DASHES[slot % len(DASHES)]))
+        for slot, engine in enumerate(run.engines)
+        if (engine, workload) in evidence.latencies
+    )
+
+
+def left_out(run: Run) -> str:
+    extra = len(run.workloads) - MOST_WORKLOADS
+    return f"Figures for the first {MOST_WORKLOADS} workloads; {extra} more are in the tables." if extra > 0 else ""

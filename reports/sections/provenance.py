@@ -1,0 +1,52 @@
+"""Where the figures come from: machine, versions, commit, seeds, configuration, and the command to run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import yaml
+
+from reports.rendering import Section, render
+from reports.values import ABSENT, flatten, moment, quantity
+from results.query import Run
+from results.schema import SCHEMA_VERSION, Manifest
+
+
+def build(run: Run) -> Section:
+    manifest = run.manifest
+    body = render(
+        "provenance.html",
+        command=manifest.command,
+        facts=_facts(manifest),
+        machine=_listed(manifest.machine),
+        versions=_listed(manifest.versions),
+        config=_as_yaml(manifest.config),
+    )
+    return Section("provenance", "Provenance", body)
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    facts = [
+        ("Backend", manifest.backend),
+        ("Started", moment(manifest.created_utc)),
+        ("Commit", _commit(manifest)),
+        ("Seeds", ABSENT if manifest.seeds is None else json.dumps(manifest.seeds, ensure_ascii=False)),
+        ("Cells planned", str(len(manifest.cells_planned)) if manifest.cells_planned else ""),
+        ("Format of the run folder", f"version {SCHEMA_VERSION}"),
+    ]
+    return [(title, text or ABSENT) for title, text in facts]
+
+
+def _commit(manifest: Manifest) -> str:
+    if not manifest.git_commit:
+        return ABSENT
+    return manifest.git_commit + (" with uncommitted changes" if manifest.git_dirty else "")
+
+
+def _listed(data: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(key, quantity(key, value)) for key, value in flatten(data)]
+
+
+def _as_yaml(config: Mapping[str, object]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100) if config else ""

@@ -1,0 +1,124 @@
+"""How a value is written for a person: significant digits, sensible units, a dash for what is not there.
+
+Knows the unit suffixes that keys end in (`_s`, `_bytes`, ...) and nothing about what the keys mean.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One unit for a whole column or axis: values are multiplied by `factor` and printed with `decimals`."""
+
+    unit: str
+    factor: float
+    decimals: int = 0
+
+    def write(self, value: float) -> str:
+        return f"{value * self.factor:,.{self.decimals}f}"
+
+
+def time_scale(seconds: Iterable[float]) -> Scale:
+    """Microseconds, milliseconds or seconds, whichever suits the largest."""
+    values = [abs(value) for value in seconds]
+    largest = max(values, default=0.0)
+    unit, factor = ("s", 1.0) if largest >= 10 else ("ms", 1e3) if largest >= 1e-3 else ("µs", 1e6)
+    return Scale(unit, factor, _decimals([value * factor for value in values]))
+
+
+def plain_scale(values: Iterable[float], unit: str = "") -> Scale:
+    return Scale(unit, 1.0, _decimals([abs(value) for value in values]))
+
+
+def _decimals(values: list[float]) -> int:
+    """Three digits of the smallest, if the largest then needs no more than four, but always three of the largest."""
+    values = [value for value in values if value > 0]
+    if not values or all(float(value).is_integer() for value in values):
+        return 0
+    large, small = math.floor(math.log10(max(values))), math.floor(math.log10(min(values)))
+    return min(3, max(0, 2 - large, min(2 - small, 3 - large)))
+
+
+def figure(value: float) -> str:
+    """A number on its own, to three significant digits; whole numbers and those above 1,000 in full."""
+    if not math.isfinite(value):
+        return str(value)
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        return f"{value:.2e}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def seconds(value: float) -> str:
+    scale = time_scale([value])
+    return f"{figure(value * scale.factor)} {scale.unit}"
+
+
+def byte_count(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{figure(value)} {unit}"
+        value /= 1024
+    return f"{figure(value)} TiB"
+
+
+def quantity(key: str, value: object) -> str:
+    """A value with the unit that its key names."""
+    if value is None or value == "":
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number(key, value)
+    if isinstance(value, list | tuple):
+        return ", ".join(quantity(key, item) for item in value) or ABSENT
+    return str(value)
+
+
+def _number(key: str, value: float) -> str:
+    words = key.rsplit(".", 1)[-1].split("_")
+    if "bytes" in words:
+        return byte_count(value) + ("/s" if words[-2:] == ["per", "s"] else "")
+    if ("s" in words and "per" not in words) or words[-1] == "seconds":
+        return seconds(value)
+    return figure(value)
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    return f"{share * 100:.{decimals}f} %"
+
+
+def moment(utc: str) -> str:
+    """An ISO time in UTC as people read it; anything else as it is."""
+    return f"{utc[:10]} {utc[11:19]} UTC" if re.fullmatch(r"[\d-]{10}T[\d:]{8}(\.\d+)?(Z|\+00:00)", utc) else utc
+
+
+def flatten(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested mappings as dotted keys, in their order; lists stay values."""
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def listing(items: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    words = list(items)
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 repeat`, `3 repeats`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
