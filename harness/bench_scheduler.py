@@ -1,7 +1,7 @@
 """`harness bench scheduler`: what one decision costs. 256 running requests at context 1500, decide and commit, no GPU.
 
-The time is real, the machine below the plan is not: the executor is replaced by a ready-made result, so that nothing but
-the scheduler core and the policy is measured.
+The time is real, the machine below the plan is not: the executor is replaced by a ready-made result, so that nothing
+but the scheduler core and the policy is measured.
 """
 
 import json

@@ -1,7 +1,6 @@
 """THE ONLY WIRING: from a cell's specification to the objects that run it. Everything else gets its parts handed in."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,18 +58,35 @@ class _Plan:
 
 def check(spec: CellSpec) -> list[str]:
     """Problems that would make this cell fail, one line each; nothing is written or allocated."""
-    try:
+    return check_model(spec) or _problems_of(lambda: _clipped(spec, size(spec)))
+
+
+def check_model(spec: CellSpec) -> list[str]:
+    """The same without a workload: the engine, the machine, the model's files and the memory they need."""
+
+    def prepare() -> None:
         plan = _plan(spec)
-        _clipped(spec, plan.sizing)
-        if spec.backend != "sim":
-            _check_weights(spec)
+        if spec.backend != "sim" and Path(spec.model).is_dir():
+            from engines.model.weights import check_folder
+
+            check_folder(spec.model, load_config(spec.model))
+        problems = memory_problems(spec, plan.sizing)
+        if problems:
+            raise ConfigError(problems)
+
+    return _problems_of(prepare)
+
+
+def _problems_of(attempt: Callable[[], object]) -> list[str]:
+    try:
+        attempt()
     except ConfigError as error:
         return list(error.problems)
     except ValueError as error:
         if is_user_mistake(error):
             return [str(error)]
         raise
-    return memory_problems(spec, plan.sizing)
+    return []
 
 
 def core_for(spec: CellSpec) -> EngineCore:
@@ -84,7 +100,8 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
     workload = _clipped(spec, plan.sizing)
     core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
     trace = TraceRecorder()
-    clock, executor, resolved = _executor(spec, plan, core, workload, trace)
+    longest = max(request.prompt_tokens + request.output_tokens for request in workload.requests)
+    clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, trace)
     resolved = _resolved(spec, plan) | resolved
     observer = StepRecorder(step_sink, _prediction(core, plan.predictor))
     adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observer)
@@ -94,6 +111,17 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
         seed = spec.measure.seed
         prompts = {r.request_id: prompt_token_ids(r, vocabulary, seed) for r in workload.requests}
     return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace)
+
+
+def offline_adapter(spec: CellSpec, longest_request_tokens: int) -> EngineAdapter:
+    """An engine without a workload, a journal or an onlooker; the cell's seed draws the weights of a named shape."""
+    problems = check_model(spec)
+    if problems:
+        raise ConfigError(problems)
+    plan = _plan(spec)
+    core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
+    _, executor, resolved = _executor(spec, plan, core, longest_request_tokens, spec.measure.seed, 0, None)
+    return CoreAdapter(core, executor, resolved)
 
 
 def _plan(spec: CellSpec) -> _Plan:
@@ -120,7 +148,7 @@ def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
 
 
 def _executor(
-    spec: CellSpec, plan: _Plan, core: EngineCore, workload: Workload, sink: OpSink
+    spec: CellSpec, plan: _Plan, core: EngineCore, longest: int, weight_seed: int, warm_rows: int, sink: OpSink | None
 ) -> tuple[Clock, Executor, dict[str, object]]:
     if spec.backend == "sim":
         assert plan.costs is not None
@@ -128,9 +156,8 @@ def _executor(
         return virtual, SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink), {}
     from harness.real import claim_cores, open_model, torch_executor
 
-    longest = max(request.prompt_tokens + request.output_tokens for request in workload.requests)
     claim_cores(spec.budget.accel_cores)
-    model = open_model(spec.model, spec.dtype, spec.backend, WEIGHT_SEED, longest, plan.limits.max_batch_tokens)
+    model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
     clock = MonotonicClock()
     executor, resolved = torch_executor(
         model, plan.capabilities, core.placement, plan.limits, clock, plan.costs, spec.backend, sink
@@ -168,12 +195,3 @@ def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:
         "accel_cores": spec.budget.accel_cores if spec.backend == "cpu" else 0,
         "attention": "modelled" if spec.backend == "sim" else "",
     }
-
-
-def _check_weights(spec: CellSpec) -> None:
-    """A folder's files are there, readable and of the right shapes; shapes by name get seeded random weights."""
-    with suppress(NotADirectoryError):
-        if Path(spec.model).is_dir():
-            from engines.model.weights import check_folder
-
-            check_folder(spec.model, load_config(spec.model))

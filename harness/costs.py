@@ -9,6 +9,7 @@ from engines.core.cost import MachineRates, ModelCosts, Roofline
 from engines.hardware import Hardware, load_hardware
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
+from harness.experiment import Pace
 from harness.plan import CellSpec
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -27,7 +28,7 @@ def cost_table(spec: CellSpec) -> Roofline | None:
     if pace.reference_model is None:
         return Roofline(model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype), pace.time_scale)
     reference = load_config(pace.reference_model)
-    return _scaled(reference, model, hardware, pace.time_scale)
+    return _scaled(reference, model, hardware, pace)
 
 
 def model_costs(model: ModelConfig, dtype: str) -> ModelCosts:
@@ -63,14 +64,20 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
     )
 
 
-def _scaled(reference: ModelConfig, model: ModelConfig, hardware: Hardware, time_scale: float) -> Roofline:
+def _scaled(reference: ModelConfig, model: ModelConfig, hardware: Hardware, pace: Pace) -> Roofline:
     """A small model in a large one's proportions: each layer costs what the reference's layer costs on that machine.
 
-    What happens once per step (head, overhead) shrinks with the number of layers, so that its share stays the same.
+    What happens once per step (head, overhead) shrinks with the number of layers, so that its share stays the same. A
+    workload scaled down by `tokens_each` costs per token what so many tokens cost there.
     """
     dtype = "float16"
     share = model.layers / reference.layers
     costs = model_costs(reference, dtype)
-    costs = replace(costs, layers=model.layers, head_parameters=round(costs.head_parameters * share))
+    costs = replace(
+        costs,
+        layers=model.layers,
+        head_parameters=round(costs.head_parameters * share),
+        tokens_each=pace.tokens_each,
+    )
     rates = machine_rates(hardware, dtype)
-    return Roofline(costs, replace(rates, step_overhead_s=rates.step_overhead_s * share), time_scale)
+    return Roofline(costs, replace(rates, step_overhead_s=rates.step_overhead_s * share), pace.time_scale)

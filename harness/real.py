@@ -34,9 +34,9 @@ def claim_cores(count: int) -> tuple[int, ...]:
 
 
 def open_model(
-    name_or_folder: str, dtype: str, backend: str, seed: int, longest_request_tokens: int, max_rows: int
+    name_or_folder: str, dtype: str, backend: str, seed: int, longest_request_tokens: int, warm_rows: int
 ) -> Llama:
-    """A folder's weights, or seeded random ones of a named shape, ready to run without further compilation."""
+    """A folder's weights, or seeded random ones of a named shape; batches of up to `warm_rows` rows compile nothing."""
     config = load_config(name_or_folder)
     device = "cuda" if backend == "cuda" else "cpu"
     is_folder = Path(name_or_folder).is_dir()
@@ -46,8 +46,9 @@ def open_model(
         else random_weights(config, seed, DTYPES[dtype], device)
     )
     model = Llama(config, weights, max_positions=min(config.max_positions, longest_request_tokens))
-    with torch.inference_mode():
-        model.warm_up(max_rows)
+    if warm_rows:
+        with torch.inference_mode():
+            model.warm_up(warm_rows)
     return model
 
 
@@ -65,7 +66,7 @@ def torch_executor(
     pace: Pace = ModelledPace(clock, costs, sink) if costs is not None else NativePace(clock, sink)
     device = torch.device("cuda" if backend == "cuda" else "cpu")
     executor = TorchExecutor(model, capabilities, placement, pace, limits.max_batch, device, model.dtype)
-    attention = "torch paged gather + SDPA" if device.type == "cuda" else f"C++ paged ({native.isa()})"
+    attention = "torch paged gather + SDPA" if device.type == "cuda" else f"C++ paged ({native.get_isa()})"
     return executor, {
         "attention": attention,
         "device": device.type,

@@ -3,6 +3,7 @@
 Both do the same to the same pages. Prefill attention is torch on both: it is compute-bound, and SDPA is good at that.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,82 +16,98 @@ from engines.backends.rows import PrefillSegment, Rows
 class PagedOps(Protocol):
     """`query [rows, query_heads, head_dim]`, pages `[blocks, kv_heads, page_tokens, head_dim]`."""
 
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows
-    ) -> None: ...
+    def append(self, chunk: "KvRows", pages: "Pages", rows: Rows) -> None:
+        """Write the keys and values of all rows into their pages."""
 
-    def decode(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows, out: torch.Tensor
-    ) -> None: ...
+    def decode(self, query: torch.Tensor, pages: "Pages", rows: Rows, out: torch.Tensor) -> None:
+        """One query row per sequence, over all of its pages."""
+
+    def prefill(
+        self, query: torch.Tensor, chunk: "KvRows", pages: "Pages", segment: PrefillSegment, out: torch.Tensor
+    ) -> None:
+        """Causal attention of one chunk. `query`, `chunk` and `out` are the chunk's own rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvRows:
+    """Fresh keys and values, `[rows, kv_heads, head_dim]` each."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+
+    def span(self, first: int, length: int) -> "KvRows":
+        return KvRows(self.key[first : first + length], self.value[first : first + length])
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The paged keys and values of one layer."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
 
 
 class NativeOps:
     """The C++ kernels in the calling thread: on the `cpu` backend that thread *is* the accelerator."""
 
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows
-    ) -> None:
-        native.append_kv(key, value, keys, values, rows.page_ids, rows.offsets)
+    def append(self, chunk: KvRows, pages: Pages, rows: Rows) -> None:
+        native.append_kv(chunk.key, chunk.value, pages.keys, pages.values, rows.page_ids, rows.offsets)
 
-    def decode(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows, out: torch.Tensor
+    def decode(self, query: torch.Tensor, pages: Pages, rows: Rows, out: torch.Tensor) -> None:
+        _native_rows(query, pages, rows.decode_tables, rows.decode_contexts, out)
+
+    def prefill(
+        self, query: torch.Tensor, chunk: KvRows, pages: Pages, segment: PrefillSegment, out: torch.Tensor
     ) -> None:
-        scale = query.shape[-1] ** -0.5
-        native.decode_attention(query, keys, values, rows.decode_tables, rows.decode_contexts, out, scale)
+        if segment.row_tables is None or segment.row_contexts is None:
+            torch_prefill(query, chunk, pages, segment, out)
+        else:
+            _native_rows(query, pages, segment.row_tables, segment.row_contexts, out)
+
+
+def _native_rows(
+    query: torch.Tensor, pages: Pages, tables: torch.Tensor, contexts: torch.Tensor, out: torch.Tensor
+) -> None:
+    native.decode_attention(query, pages.keys, pages.values, tables, contexts, out, query.shape[-1] ** -0.5)
 
 
 class TorchOps:
     """The same in torch ops that run anywhere; written for CUDA, checked against the C++ kernels on a CPU."""
 
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows
-    ) -> None:
-        pages, offsets = rows.page_ids.long(), rows.offsets.long()
-        keys[pages, :, offsets] = key.to(keys.dtype)
-        values[pages, :, offsets] = value.to(values.dtype)
+    def append(self, chunk: KvRows, pages: Pages, rows: Rows) -> None:
+        blocks, offsets = rows.page_ids.long(), rows.offsets.long()
+        pages.keys[blocks, :, offsets] = chunk.key.to(pages.keys.dtype)
+        pages.values[blocks, :, offsets] = chunk.value.to(pages.values.dtype)
 
-    def decode(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows, out: torch.Tensor
-    ) -> None:
+    def decode(self, query: torch.Tensor, pages: Pages, rows: Rows, out: torch.Tensor) -> None:
         """Gather each row's pages into one padded context, mask the padding."""
         tables = rows.decode_tables.long()
-        key, value = _contiguous(keys[tables]), _contiguous(values[tables])  # [rows, kv_heads, context, head_dim]
-        length = key.shape[2]
-        seen = torch.arange(length, device=query.device) < rows.decode_contexts[:, None]
+        keys, values = _contiguous(pages.keys[tables]), _contiguous(pages.values[tables])
+        seen = torch.arange(keys.shape[2], device=query.device) < rows.decode_contexts[:, None]
         attended = functional.scaled_dot_product_attention(
-            query[:, :, None], key, value, attn_mask=seen[:, None, None], enable_gqa=query.shape[1] != key.shape[1]
+            query[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=query.shape[1] != keys.shape[1]
         )
         out.copy_(attended[:, :, 0])
 
+    def prefill(
+        self, query: torch.Tensor, chunk: KvRows, pages: Pages, segment: PrefillSegment, out: torch.Tensor
+    ) -> None:
+        torch_prefill(query, chunk, pages, segment, out)
 
-def prefill(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    segment: PrefillSegment,
-    out: torch.Tensor,
-) -> None:
-    """Causal attention of one chunk: over itself when it starts the request, else over the pages written so far.
 
-    query, out: `[length, query_heads, head_dim]`; key, value: the chunk's own `[length, kv_heads, head_dim]`.
-    """
+def torch_prefill(query: torch.Tensor, chunk: KvRows, pages: Pages, segment: PrefillSegment, out: torch.Tensor) -> None:
+    """A matrix product: over the chunk itself when it starts its request, else over the pages written so far."""
     queries = query.transpose(0, 1)[None]
-    grouped = query.shape[1] != key.shape[1]
     if segment.start == 0:
-        context_keys, context_values = key.transpose(0, 1)[None], value.transpose(0, 1)[None]
-        attended = functional.scaled_dot_product_attention(
-            queries, context_keys, context_values, is_causal=True, enable_gqa=grouped
-        )
+        keys, values, mask = chunk.key.transpose(0, 1)[None], chunk.value.transpose(0, 1)[None], None
     else:
         end = segment.start + segment.length
-        context_keys = _contiguous(keys[segment.blocks][None])[:, :, :end].to(query.dtype)
-        context_values = _contiguous(values[segment.blocks][None])[:, :, :end].to(query.dtype)
-        seen = torch.ones(segment.length, end, dtype=torch.bool, device=query.device).tril(segment.start)
-        attended = functional.scaled_dot_product_attention(
-            queries, context_keys, context_values, attn_mask=seen, enable_gqa=grouped
-        )
+        keys = _contiguous(pages.keys[segment.blocks][None])[:, :, :end]
+        values = _contiguous(pages.values[segment.blocks][None])[:, :, :end]
+        mask = torch.ones(segment.length, end, dtype=torch.bool, device=query.device).tril(segment.start)
+    attended = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != keys.shape[1]
+    )
     out.copy_(attended[0].transpose(0, 1))
 
 

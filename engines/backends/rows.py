@@ -13,6 +13,10 @@ import torch
 from engines.backends.buffers import BlockTables
 from engines.core.types import Batch, PrefillChunk
 
+# Up to so many rows the decode kernel, row by row, is faster than a matrix product over gathered pages: the product has
+# a fixed cost of some hundred microseconds on a CPU, the kernel of a few.
+SHORT_CHUNK = 32
+
 
 @dataclass(frozen=True, slots=True)
 class PrefillSegment:
@@ -22,6 +26,8 @@ class PrefillSegment:
     length: int
     start: int
     blocks: torch.Tensor  # [blocks] int64: the request's table up to the end of this chunk
+    row_tables: torch.Tensor | None = None  # [length, blocks] int32, for chunks so short that rows are cheaper
+    row_contexts: torch.Tensor | None = None  # [length] int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,7 @@ def build_rows(
         token_parts.append(np.array(sequences[chunk.request_id][chunk.start : end], dtype=np.int64))
         position_parts.append(span)
         page_parts.append(chunk_pages)
-        table = tables.blocks[chunk.slot, : -(-end // page_tokens)].astype(np.int64)
-        segments.append(PrefillSegment(first_row, chunk.length, chunk.start, _tensor(table, device)))
+        segments.append(_segment(chunk, tables.blocks[chunk.slot, : -(-end // page_tokens)], first_row, device))
         first_row += chunk.length
     all_positions = np.concatenate(position_parts)
     sample_rows, requests, sample_positions = _samples(batch, tables, segments)
@@ -78,6 +83,17 @@ def build_rows(
         sample_rows=None if sample_rows is None else _tensor(sample_rows, device),
         sample_requests=requests,
         sample_positions=sample_positions,
+    )
+
+
+def _segment(chunk: PrefillChunk, table: npt.NDArray[np.int32], first_row: int, device: torch.device) -> PrefillSegment:
+    blocks = _tensor(table.astype(np.int64), device)
+    if chunk.length > SHORT_CHUNK:
+        return PrefillSegment(first_row, chunk.length, chunk.start, blocks)
+    contexts = np.arange(chunk.start + 1, chunk.start + chunk.length + 1, dtype=np.int32)
+    row_tables = np.repeat(table[None], chunk.length, axis=0)
+    return PrefillSegment(
+        first_row, chunk.length, chunk.start, blocks, _tensor(row_tables, device), _tensor(contexts, device)
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engines.backends.attention_ops import NativeOps, PagedOps, TorchOps, prefill
+from engines.backends.attention_ops import KvRows, NativeOps, PagedOps, Pages, TorchOps
 from engines.backends.buffers import BlockTables, KvShape, PagedKv
 from engines.backends.moves import KvMover
 from engines.backends.pacing import Pace
@@ -29,9 +29,8 @@ class _Pass:
     rows: Rows
     hidden: torch.Tensor
     query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    attended: torch.Tensor  # [rows, query_heads, head_dim]
+    fresh: KvRows
+    attended: torch.Tensor | None  # [rows, query_heads, head_dim], one buffer for all layers
     sampled: list[int]
 
 
@@ -116,23 +115,28 @@ class TorchExecutor:
                 raise NotImplementedError("no lowering emits host attention yet")
 
     def _pre_attention(self, layer: int, state: _Pass) -> None:
-        rows, store = state.rows, self._stores[Tier.ACCEL]
-        state.query, state.key, state.value = self._model.pre_attention(layer, state.hidden, rows.positions)
-        self._ops.append(state.key, state.value, store.keys[layer], store.values[layer], rows)
+        state.query, key, value = self._model.pre_attention(layer, state.hidden, state.rows.positions)
+        state.fresh = KvRows(key, value)
+        self._ops.append(state.fresh, self._pages(layer), state.rows)
 
     def _attention(self, layer: int, state: _Pass) -> None:
-        rows, store = state.rows, self._stores[Tier.ACCEL]
-        keys, values = store.keys[layer], store.values[layer]
-        if state.attended.numel() == 0:
-            state.attended = torch.empty_like(state.query)
-        decodes = rows.decode_rows
+        rows, query, pages = state.rows, state.query, self._pages(layer)
+        if state.attended is None:
+            state.attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+        out, decodes = state.attended, rows.decode_rows
         if decodes:
-            self._ops.decode(state.query[:decodes], keys, values, rows, state.attended[:decodes])
+            self._ops.decode(query[:decodes], pages, rows, out[:decodes])
         for segment in rows.prefills:
-            span = slice(segment.first_row, segment.first_row + segment.length)
-            prefill(state.query[span], state.key[span], state.value[span], keys, values, segment, state.attended[span])
+            first, length = segment.first_row, segment.length
+            span = slice(first, first + length)
+            self._ops.prefill(query[span], state.fresh.span(first, length), pages, segment, out[span])
+
+    def _pages(self, layer: int) -> Pages:
+        store = self._stores[Tier.ACCEL]
+        return Pages(store.keys[layer], store.values[layer])
 
     def _post_attention(self, layer: int, state: _Pass) -> None:
+        assert state.attended is not None
         state.hidden = self._model.post_attention(layer, state.hidden, state.attended.flatten(1))
 
     def _sample(self, state: _Pass) -> None:
@@ -151,4 +155,4 @@ class TorchExecutor:
         page_tokens = self._capabilities.accel.page_tokens
         rows = build_rows(batch, self._tables, self._sequences, page_tokens, self._device)
         empty = torch.empty(0)
-        return _Pass(rows, empty, empty, empty, empty, empty, [])
+        return _Pass(rows, empty, empty, KvRows(empty, empty), None, [])

@@ -55,6 +55,9 @@ class CostTable(Protocol):
     def step_overhead_s(self) -> float:
         """Scheduler and launch time that no unit overlaps."""
 
+    def gemm_rows(self, work: Work) -> int:
+        """How many rows of a matrix product this batch amounts to: its tokens, unless the workload is scaled down."""
+
     def pre_attention_s(self, tokens: int) -> float: ...
 
     def post_attention_s(self, tokens: int) -> float: ...
@@ -87,6 +90,7 @@ class ModelCosts:
     bytes_per_parameter: float
     kv_bytes_per_token: int  # one layer, keys and values
     attention_flops_per_pair: int  # 4 * query heads * head dim
+    tokens_each: int = 1  # how many tokens of the modelled workload one prompt or KV token here stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class Roofline:
         self.model = model
         self.machine = machine
         self.time_scale = time_scale
+        self._kv_bytes = model.kv_bytes_per_token * model.tokens_each
         self.pre_attention_s = lru_cache(4096)(self._pre_attention_s)
         self.post_attention_s = lru_cache(4096)(self._post_attention_s)
         self.linear_s = lru_cache(4096)(self._linear_s)
@@ -123,15 +128,18 @@ class Roofline:
     def step_overhead_s(self) -> float:
         return self.machine.step_overhead_s * self.time_scale
 
+    def gemm_rows(self, work: Work) -> int:
+        return work.tokens + work.prefill_tokens * (self.model.tokens_each - 1)
+
     def accel_attention_s(self, work: Work) -> float:
         machine, model = self.machine, self.model
         seconds = 0.0
         if work.decode_rows:
-            read = work.decode_kv_tokens * model.kv_bytes_per_token
+            read = work.decode_kv_tokens * self._kv_bytes
             seconds += machine.attention_fixed_s + read / machine.attention_bytes_per_s
         if work.prefill_tokens:
-            read = work.prefill_kv_tokens * model.kv_bytes_per_token
-            flops = work.prefill_pairs * model.attention_flops_per_pair
+            read = work.prefill_kv_tokens * self._kv_bytes
+            flops = work.prefill_pairs * model.attention_flops_per_pair * model.tokens_each**2
             seconds += machine.attention_fixed_s + max(
                 read / machine.attention_bytes_per_s, flops / machine.gemm_flops_per_s
             )
@@ -140,14 +148,14 @@ class Roofline:
     def host_attention_s(self, rows: int, kv_tokens: int) -> float:
         if not rows:
             return 0.0
-        read = kv_tokens * self.model.kv_bytes_per_token
+        read = kv_tokens * self._kv_bytes
         machine = self.machine
         return (machine.host_attention_fixed_s + read / machine.host_attention_bytes_per_s) * self.time_scale
 
     def move_s(self, move: Move) -> float:
         machine = self.machine
         rate = machine.d2h_bytes_per_s if move.target is Tier.HOST else machine.h2d_bytes_per_s
-        moved = move.tokens * self.model.kv_bytes_per_token * self.model.layers
+        moved = move.tokens * self._kv_bytes * self.model.layers
         return (machine.link_latency_s + moved / rate) * self.time_scale
 
     def _pre_attention_s(self, tokens: int) -> float:

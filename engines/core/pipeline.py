@@ -88,15 +88,15 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
     """What an op costs by a table: the simulator's durations and the paces of the emulation are this one function."""
     match op.kind:
         case OpKind.FIRST:
-            return costs.pre_attention_s(work.tokens)
+            return costs.pre_attention_s(costs.gemm_rows(work))
         case OpKind.ATTENTION:
             return costs.accel_attention_s(work)
         case OpKind.HOST_ATTENTION:
             return costs.host_attention_s(work.host_rows, work.host_kv_tokens)
         case OpKind.BETWEEN:
-            return costs.linear_s(work.tokens)
+            return costs.linear_s(costs.gemm_rows(work))
         case OpKind.LAST:
-            return costs.post_attention_s(work.tokens) + costs.head_s(work.sampled)
+            return costs.post_attention_s(costs.gemm_rows(work)) + costs.head_s(work.sampled)
         case OpKind.MOVE:
             return costs.move_s(moves[op.move])
 

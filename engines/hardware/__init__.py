@@ -1,0 +1,21 @@
+"""The machines that can be simulated or paced: one YAML file each, every constant with its source.
+
+A machine is data, never code: users add one with a YAML file of their own, by path.
+"""
+
+from engines.hardware.catalogue import HardwareError, catalogue_names, load_hardware
+from engines.hardware.machine import Cpu, Gemm, Gpu, GpuAttention, Grade, Hardware, Link, Source
+
+__all__ = [
+    "Cpu",
+    "Gemm",
+    "Gpu",
+    "GpuAttention",
+    "Grade",
+    "Hardware",
+    "HardwareError",
+    "Link",
+    "Source",
+    "catalogue_names",
+    "load_hardware",
+]

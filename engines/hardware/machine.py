@@ -1,0 +1,88 @@
+"""What the cost model knows about a machine. Plain numbers in SI units; where they come from is kept beside them.
+
+This says nothing about how the numbers are combined into durations, and reads no files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Grade(StrEnum):
+    """How far a constant can be trusted, best first."""
+
+    MEASURED = "measured"  # by this harness, on that machine
+    PUBLISHED = "published"  # somebody's measurement, or a fit to it
+    DATASHEET = "datasheet"  # a peak that no program reaches
+    ASSUMED = "assumed"  # reasoned, not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one constant comes from, and the range it may well lie in when a single number claims too much."""
+
+    text: str
+    grade: Grade
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """t = ((bytes / (e_b B))^p + (flops / (e_c F))^p)^(1/p): e_b, e_c and p, fitted to measured linear ops."""
+
+    bandwidth_efficiency: float
+    compute_efficiency: float
+    exponent: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuAttention:
+    """Decode attention: a fixed part, then the KV bytes at a share of the memory bandwidth."""
+
+    fixed_s: float
+    efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    memory_bytes: int  # what a program can allocate, not what the box says
+    bandwidth_bytes_per_s: float
+    flops: Mapping[str, float]  # dense peak per second by dtype name; a dtype that is absent is not supported
+    gemm: Gemm
+    attention: GpuAttention
+    op_fixed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    cores: int
+    memory_bytes: int
+    read_bandwidth_bytes_per_s: float  # what all cores of this machine can read together
+    attention_share: float  # of that bandwidth, what host attention reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    h2d_bytes_per_s: float
+    d2h_bytes_per_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    name: str
+    description: str
+    gpu_name: str  # a regular expression over the name that the driver reports
+    gpu: Gpu
+    cpu: Cpu
+    link: Link
+    host_overhead_per_step_s: float
+    sources: Mapping[str, Source]  # by dotted path: "gpu.gemm.exponent"
+
+    def has_gpu(self, reported_name: str) -> bool:
+        """Whether a GPU that reports this name is the one this entry describes."""
+        return re.search(self.gpu_name, reported_name) is not None

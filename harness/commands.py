@@ -1,0 +1,92 @@
+"""The commands beside experiments: generate, list, doctor, bench. Registered in cli.py, which owns the exit codes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.catalogue import Topic
+from harness.errors import ENVIRONMENT_EXIT_CODE
+from harness.terminal import BackendName, JsonOption, console, print_json
+
+
+class Bench(StrEnum):
+    SCHEDULER = "scheduler"
+    DECODE = "decode"
+
+
+def generate(
+    prompts: Annotated[Path, typer.Option(help='JSONL of {"id", "prompt_token_ids"}.')],
+    model: Annotated[str, typer.Option(help="A shape, or a folder with config.json and safetensors.")],
+    out: Annotated[Path, typer.Option(help='JSONL of {"id", "token_ids"}.')],
+    engine: Annotated[str, typer.Option()] = "gpu_only",
+    backend: Annotated[BackendName, typer.Option()] = BackendName.CPU,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Always max-new-tokens.")] = False,
+    dtype: Annotated[str, typer.Option()] = "float32",
+    max_batch: Annotated[int, typer.Option(min=1)] = 256,
+    max_batch_tokens: Annotated[int, typer.Option(min=1)] = 2048,
+    accel_kv_tokens: Annotated[int | None, typer.Option(min=1, help="Sized from the machine if not given.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of random weights, where the model is a shape.")] = 0,
+    emulation: Annotated[str, typer.Option(help="native, or paced to --hardware.")] = "native",
+    hardware: Annotated[str | None, typer.Option(help="A machine of the catalogue, or a path.")] = None,
+    policy_option: Annotated[list[str], typer.Option("--policy-option", metavar="K=V")] = [],  # noqa: B006
+) -> None:
+    """Offline generation, for checking tokens rather than times."""
+    from harness.offline import checked_options, token_backend
+
+    options = checked_options(
+        engine,
+        {
+            "ignore_eos": ignore_eos,
+            "dtype": dtype,
+            "max_batch": max_batch,
+            "max_batch_tokens": max_batch_tokens,
+            "accel_kv_tokens": accel_kv_tokens,
+            "seed": seed,
+            "emulation": emulation,
+            "hardware": hardware,
+        },
+        policy_option,
+    )
+    resolved = token_backend(backend.value)
+    from harness.generate import generate as generate_tokens
+
+    preemptions = generate_tokens(engine, resolved, model, prompts, max_new_tokens, out, options)
+    typer.echo(f"{out}: written, on {resolved}, with {preemptions} preemptions", err=True)
+
+
+def list_topic(topic: Annotated[Topic, typer.Argument()], as_json: JsonOption = False) -> None:
+    """What an experiment can name."""
+    from harness.catalogue import listing
+
+    found = listing(topic)
+    if as_json:
+        print_json(found.to_json())
+        return
+    from harness.tables import listing_table
+
+    console().print(listing_table(found))
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """What this machine can run, and what is missing; exit code 3 when that is the CPU backend."""
+    from harness.doctor import examine, is_fit
+    from harness.tables import doctor_table
+
+    findings = examine()
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        console().print(doctor_table(findings))
+    raise typer.Exit(0 if is_fit(findings) else ENVIRONMENT_EXIT_CODE)
+
+
+def bench(what: Annotated[Bench, typer.Argument()], as_json: JsonOption = False) -> None:
+    """Our own hot paths against their limits."""
+    import_module(f"harness.bench_{what}").main(as_json)

@@ -1,0 +1,1 @@
+"""Experiments that are shipped: one YAML file each, run by name."""

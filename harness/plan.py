@@ -1,0 +1,199 @@
+"""From an experiment to the cells that are run: engines x workloads x repeats, in a fair order, each with a stable id.
+
+A cell's id depends on what decides its numbers and on nothing else, so that a resumed run recognises its cells.
+Running them is runner.py's; whether they fit the machine is build.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from harness.errors import ConfigError
+from harness.experiment import Budget, DType, Emulation, EngineChoice, Experiment, Slo
+from harness.gpu import local_gpus, torch_reaches_gpu
+
+ResolvedBackend = Literal["cuda", "cpu", "sim"]
+LABELS: dict[ResolvedBackend, str] = {"cuda": "measured", "cpu": "emulated", "sim": "simulated"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    kind: str
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    name: str
+    options: dict[str, Any]  # one point of a sweep, kind included
+
+
+@dataclass(frozen=True, slots=True)
+class CellMeasure:
+    seed: int  # the same for every engine of a (workload, repeat)
+    warmup_requests: int
+    time_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """Everything a fresh process needs to run one cell."""
+
+    cell_id: str
+    experiment: str
+    engine: EngineSpec
+    workload: WorkloadSpec
+    backend: ResolvedBackend
+    label: str
+    hardware: str | None
+    model: str
+    dtype: DType
+    budget: Budget
+    emulation: Emulation
+    measure: CellMeasure
+    slo: Slo | None
+    repeat: int
+    order: int  # position in the run
+
+    def to_json(self) -> str:
+        return _SPEC.dump_json(self, indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> CellSpec:
+        return _SPEC.validate_json(text)
+
+
+_SPEC: TypeAdapter[CellSpec] = TypeAdapter(CellSpec)
+
+
+def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
+    """All cells in the order they are run."""
+    from engines.hardware import catalogue_names
+    from engines.model.config import list_shapes
+
+    points = _workload_points(experiment)
+    cells = []
+    for order, (repeat, workload, engine) in enumerate(_in_order(experiment, points)):
+        cell = CellSpec(
+            cell_id="",
+            experiment=experiment.name,
+            engine=EngineSpec(engine.kind, engine.name, engine.options),
+            workload=workload,
+            backend=backend,
+            label=LABELS[backend],
+            hardware=experiment.hardware and _where(experiment.hardware, catalogue_names()),
+            model=_where(experiment.model, list_shapes()),
+            dtype=experiment.dtype,
+            budget=experiment.budget,
+            emulation=experiment.emulation,
+            measure=CellMeasure(
+                seed=cell_seed(experiment.measure.seed, str(workload.options["kind"]), repeat),
+                warmup_requests=experiment.measure.warmup_requests,
+                time_limit_s=experiment.measure.time_limit_s,
+            ),
+            slo=experiment.slo,
+            repeat=repeat,
+            order=order,
+        )
+        cells.append(replace(cell, cell_id=_cell_id(cell)))
+    return cells
+
+
+def resolve_backend(experiment: Experiment) -> tuple[ResolvedBackend, str, str]:
+    """(backend, label, why). ConfigError when `cuda` is asked for and there is no GPU to run on."""
+    if experiment.backend == "auto":
+        backend, why = _automatic(experiment)
+    elif experiment.backend == "cuda":
+        backend, why = "cuda", require_gpu()
+    else:
+        backend, why = experiment.backend, "asked for"
+    return backend, LABELS[backend], why
+
+
+def cell_seed(seed: int, kind: str, repeat: int) -> int:
+    """One per kind and repeat, so that the points of a sweep draw the same requests and differ in what is swept only.
+
+    Mixed, not added: seed 0 repeat 1 must not be seed 1 repeat 0, or a second experiment would repeat the first.
+    """
+    digest = hashlib.sha256(f"{seed}/{kind}/{repeat}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
+
+
+def _workload_points(experiment: Experiment) -> list[WorkloadSpec]:
+    """Every point of every sweep; two points of one name would overwrite each other's results."""
+    from workloads import expand as expand_workload
+
+    points = []
+    for choice in experiment.workloads:
+        for options in expand_workload(choice.options):
+            points.append(WorkloadSpec(str(options["name"]), dict(options)))
+    names = [point.name for point in points]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f'workloads: "{name}" is there twice; give each a name: of its own' for name in repeated)
+    return points
+
+
+def _in_order(experiment: Experiment, points: list[WorkloadSpec]) -> Iterator[tuple[int, WorkloadSpec, EngineChoice]]:
+    """Interleaved (A B C, C A B, B C A) spreads a machine's slow drifts over the engines; sequential is A A A B B B."""
+    engines = list(experiment.engines)
+    repeats = range(experiment.measure.repeats)
+    if experiment.measure.order == "sequential":
+        yield from ((repeat, point, engine) for point in points for engine in engines for repeat in repeats)
+        return
+    for repeat in repeats:
+        shift = repeat % len(engines)
+        rotated = engines[len(engines) - shift :] + engines[: len(engines) - shift]
+        yield from ((repeat, point, engine) for point in points for engine in rotated)
+
+
+def _cell_id(cell: CellSpec) -> str:
+    """Readable first, then a hash of all that decides the numbers."""
+    identity = asdict(replace(cell, order=0, experiment="", measure=replace(cell.measure, time_limit_s=0.0)))
+    canonical = json.dumps(json.loads(_ANY.dump_json(identity)), sort_keys=True)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return f"{_slug(cell.engine.name)}-{_slug(cell.workload.name)}-r{cell.repeat}-{digest}"
+
+
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("._-")[:40] or "x"
+
+
+def _where(name: str, known: Iterable[str]) -> str:
+    """A name of ours stays as it is; a file or folder of the user's is found wherever the cell's process starts."""
+    return name if name in known else str(Path(name).expanduser().resolve())
+
+
+def _automatic(experiment: Experiment) -> tuple[ResolvedBackend, str]:
+    from engines.hardware import load_hardware
+
+    assert experiment.hardware is not None, "an experiment with backend auto names its hardware"
+    hardware = load_hardware(experiment.hardware)
+    gpus, reason = local_gpus()
+    if not gpus:
+        return "sim", f"no GPU here ({reason}); {hardware.name} is simulated"
+    if not hardware.has_gpu(gpus[0].name):
+        return "sim", f"the GPU here is a {gpus[0].name}; {hardware.name} is simulated"
+    problem = torch_reaches_gpu()
+    return ("sim", f"{problem}; {hardware.name} is simulated") if problem else ("cuda", f"a {gpus[0].name} is here")
+
+
+def require_gpu() -> str:
+    """The words for a run on the GPU that is here; ConfigError when there is none."""
+    gpus, reason = local_gpus()
+    problem = reason if not gpus else torch_reaches_gpu()
+    if problem:
+        raise ConfigError(f"backend: cuda needs a GPU: {problem}; use --backend sim to simulate, or cpu to emulate")
+    return f"asked for; a {gpus[0].name} is here"

@@ -1,0 +1,100 @@
+"""Rows and columns on a terminal. What stands in them is worked out elsewhere; only the spread over repeats is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from harness.catalogue import Listing
+    from harness.doctor import Finding
+    from harness.needs import CellNeeds
+    from results.schema import CellSummary, RunSummary
+
+# (heading, metric, factor, format): the few figures that say who was faster; the report has the rest
+FIGURES = (
+    ("output tokens/s", "output_tokens_per_s", 1.0, ",.1f"),
+    ("TTFT p50 s", "ttft_s_p50", 1.0, ".3f"),
+    ("TPOT mean ms", "tpot_s_mean", 1e3, ".2f"),
+    ("TPOT p90 ms", "tpot_s_p90", 1e3, ".2f"),
+    ("E2E mean s", "e2e_s_mean", 1.0, ".2f"),
+)
+
+
+def listing_table(listing: Listing) -> Table:
+    return _table(None, listing.columns, listing.rows)
+
+
+def result_table(summary: RunSummary) -> Table:
+    """One row per engine and workload: the median over its good repeats."""
+    labels = sorted({str(cell.label) for cell in summary.cells})
+    groups: dict[tuple[str, str], list[CellSummary]] = {}
+    for cell in summary.cells:
+        groups.setdefault((cell.workload, cell.engine), []).append(cell)
+    rows = [(*key, _tally(cells), *_medians(cells)) for key, cells in groups.items()]
+    headings = ("workload", "engine", "cells ok", *(heading for heading, *_ in FIGURES))
+    return _table(f"results, {' and '.join(labels)}", headings, rows, right_from=2)
+
+
+def plan_table(title: str, needs: Sequence[CellNeeds]) -> Table:
+    rows = (
+        (
+            str(need.cell.order + 1),
+            need.cell.cell_id,
+            f"{need.requests:,}",
+            f"{need.prompt_tokens:,}",
+            f"{need.output_tokens:,}",
+            f"{need.last_arrival_s:,.0f}",
+            "?" if need.about_s is None else f"{need.about_s:,.0f}",
+            need.memory,
+        )
+        for need in needs
+    )
+    headings = (
+        "#",
+        "cell",
+        "requests",
+        "prompt tokens",
+        "output tokens",
+        "last arrival s",
+        "serves about s",
+        "weights + one request",
+    )
+    return _table(title, headings, rows, right_from=2)
+
+
+def doctor_table(findings: Iterable[Finding]) -> Table:
+    marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[red]missing[/]"}
+    table = Table("check", "state", "detail", box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(escape(finding.check), marks[finding.state], escape(finding.detail))
+    return table
+
+
+def _tally(cells: Sequence[CellSummary]) -> str:
+    return f"{sum(cell.status == 'ok' for cell in cells)}/{len(cells)}"
+
+
+def _medians(cells: Sequence[CellSummary]) -> list[str]:
+    shown = []
+    for _, metric, factor, pattern in FIGURES:
+        values = [cell.metrics[metric] for cell in cells if cell.status == "ok" and metric in cell.metrics]
+        shown.append(format(median(values) * factor, pattern) if values else "-")
+    return shown
+
+
+def _table(
+    title: str | None, headings: Sequence[str], rows: Iterable[Sequence[str]], right_from: int | None = None
+) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for position, heading in enumerate(headings):
+        is_figure = right_from is not None and position >= right_from
+        is_name = right_from is not None and not is_figure  # a name cut short names nothing
+        table.add_column(heading, justify="right" if is_figure else "left", no_wrap=is_name)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table

@@ -1,0 +1,120 @@
+"""The catalogue of machines: what is shipped is sound, and a user's own file is told all its mistakes."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engines.hardware import Grade, HardwareError, catalogue_names, load_hardware
+
+
+@pytest.mark.parametrize("name", catalogue_names())
+def test_a_shipped_machine_is_plausible(name: str) -> None:
+    machine = load_hardware(name)
+    assert machine.name == name
+    assert 8 * 2**30 < machine.gpu.memory_bytes < 200 * 2**30
+    assert machine.gpu.flops["float16"] > machine.gpu.flops["float32"]
+    assert 1 <= machine.gpu.gemm.exponent < 10
+    assert machine.link.h2d_bytes_per_s < machine.gpu.bandwidth_bytes_per_s
+    assert machine.cpu.read_bandwidth_bytes_per_s < machine.gpu.bandwidth_bytes_per_s
+    for path, source in machine.sources.items():
+        assert source.text, path
+        low, high = source.low, source.high
+        value = _at(machine, path)
+        assert low is None or high is None or low <= value <= high, path
+
+
+def test_every_constant_has_a_source_and_an_honest_grade() -> None:
+    machine = load_hardware("t4_g4dn_4xlarge")
+    assert machine.sources["gpu.flops.float16"].grade is Grade.DATASHEET
+    assert machine.sources["gpu.gemm.compute_efficiency"].grade is Grade.ASSUMED
+    assert len(machine.sources) == 18
+    assert "bfloat16" not in machine.gpu.flops
+
+
+@pytest.mark.parametrize(
+    ("name", "reported", "same"),
+    [
+        ("t4_g4dn_4xlarge", "Tesla T4", True),
+        ("t4_g4dn_4xlarge", "NVIDIA T400", False),
+        ("a10", "NVIDIA A10", True),
+        ("a10", "NVIDIA A10G", False),
+        ("a10", "NVIDIA A100-SXM4-80GB", False),
+        ("rtx4090", "NVIDIA GeForce RTX 4090", True),
+        ("rtx4090", "NVIDIA GeForce RTX 4090 Laptop GPU", False),
+    ],
+)
+def test_gpu_names(name: str, reported: str, same: bool) -> None:
+    assert load_hardware(name).has_gpu(reported) is same
+
+
+def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
+    values = _a10()
+    values["name"] = "mine"
+    values["gpu"]["bandwidth_bytes_per_s"]["value"] = "640e9"  # YAML 1.1 reads this as text
+    machine = load_hardware(str(_written(tmp_path, values)))
+    assert machine.name == "mine"
+    assert machine.gpu.bandwidth_bytes_per_s == 640e9
+
+
+def test_all_mistakes_of_a_file_are_told(tmp_path: Path) -> None:
+    values = _a10()
+    del values["link"]["latency_s"]
+    values["link"]["latency"] = {"value": 1, "source": "x", "grade": "assumed"}
+    values["gpu"]["memory_bytes"] = 5
+    values["gpu"]["gemm"]["exponent"]["value"] = -1
+    values["cpu"]["cores"]["grade"] = "guessed"
+    values["cpu"]["memory_bytes"]["value"] = True
+    values["gpu_name"] = "("
+    with pytest.raises(HardwareError) as caught:
+        load_hardware(str(_written(tmp_path, values)))
+    lines = str(caught.value).splitlines()
+    expected = [
+        "gpu_name: not a regular expression",
+        "gpu.memory_bytes: expected {value, source, grade}",
+        "gpu.gemm.exponent.value: expected a positive number, not -1",
+        "cpu.cores.grade: 'guessed' is not one of measured, published, datasheet, assumed",
+        "cpu.memory_bytes.value: expected a positive number, not True",
+        'link.latency: unknown key; did you mean "latency_s"?',
+        "link.latency_s: missing",
+    ]
+    assert len(lines) == len(expected)
+    for line, words in zip(lines, expected, strict=True):
+        assert words in line
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "gpu: [", "name: x"])
+def test_files_that_are_no_machine(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "machine.yaml"
+    path.write_text(text)
+    with pytest.raises(HardwareError, match=r"machine\.yaml"):
+        load_hardware(str(path))
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "machine.yaml"
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(HardwareError, match="UTF-8"):
+        load_hardware(str(path))
+
+
+def _a10() -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(resources.files("engines.hardware").joinpath("a10.yaml").read_text())
+    return values
+
+
+def _written(tmp_path: Path, values: dict[str, Any]) -> Path:
+    path = tmp_path / "machine.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def _at(machine: object, path: str) -> float:
+    for key in path.split("."):
+        machine = machine[key] if isinstance(machine, dict) else getattr(machine, key)
+    assert isinstance(machine, int | float)
+    return machine
