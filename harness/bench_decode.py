@@ -1,7 +1,7 @@
 """`harness bench decode`: decoding with our `gpu_only` at native speed against Hugging Face `generate`.
 
-Same weights, same prompts, same batch, one thread on one core each, interleaved, medians of paired ratios. Decoding only:
-from the first token of the batch to the last. Tokens are compared as well: a fast wrong answer is no answer.
+Same weights, same prompts, same batch, one thread on one core each, interleaved, medians of paired ratios. Decoding
+only: from the first token of the batch to the last. Tokens are compared as well: a fast wrong answer is no answer.
 """
 
 import json
@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,8 +51,8 @@ def main(as_json: bool) -> None:
         return
     for row in rows:
         print(
-            f"{row.model} decode, batch {row.batch}, one thread: ours {row.ours_tokens_per_s:.0f} tokens/s, transformers "
-            f"{row.transformers_tokens_per_s:.0f}: ratio {row.ratio_median:.2f} (median of {row.repeats} pairs, "
+            f"{row.model} decode, batch {row.batch}, one thread: ours {row.ours_tokens_per_s:.0f} tokens/s, "
+            f"transformers {row.transformers_tokens_per_s:.0f}: ratio {row.ratio_median:.2f} (median of {row.repeats} pairs, "
             f"{row.ratio_min:.2f}-{row.ratio_max:.2f}); tokens {'equal' if row.same_tokens else 'DIFFER'}"
         )
 
