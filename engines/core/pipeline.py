@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from engines.core.cost import CostTable, Work, link_unit, work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.types import Guard, LayerPlacement, Mode, Move, Placement, StepPlan, Unit
+from engines.core.types import Guard, Mode, Move, Placement, StepPlan, Unit
 
 
 class OpKind(Enum):
@@ -59,7 +59,7 @@ class Program:
 def lower(plan: StepPlan, placement: Placement) -> Program:
     if plan.mode is not Mode.GPU_ONLY or len(plan.batches) != 1 or plan.cohorts:
         raise UnsupportedPlanError(f"no lowering for {plan.mode.value} with {len(plan.batches)} batches yet")
-    if any(layer != LayerPlacement() for layer in placement.layers):
+    if not placement.all_resident:
         raise UnsupportedPlanError("gpu_only is lowered with every layer on the accelerator")
     return _gpu_only(len(placement.layers), tuple(map(link_unit, plan.moves)) if plan.moves else ())
 

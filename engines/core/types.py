@@ -4,7 +4,7 @@ Everything here is frozen. Columns instead of an object per request where a step
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 
@@ -75,6 +75,10 @@ class Placement:
 
     layers: tuple[LayerPlacement, ...]
     kv: KvLayout = KvLayout()
+    all_resident: bool = field(init=False)  # worked out once: lowering asks at every step
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "all_resident", all(layer == LayerPlacement() for layer in self.layers))
 
     @staticmethod
     def all_on_accelerator(layers: int) -> "Placement":
