@@ -52,8 +52,9 @@ def main(as_json: bool) -> None:
     for row in rows:
         print(
             f"{row.model} decode, batch {row.batch}, one thread: ours {row.ours_tokens_per_s:.0f} tokens/s, "
-            f"transformers {row.transformers_tokens_per_s:.0f}: ratio {row.ratio_median:.2f} (median of {row.repeats} pairs, "
-            f"{row.ratio_min:.2f}-{row.ratio_max:.2f}); tokens {'equal' if row.same_tokens else 'DIFFER'}"
+            f"transformers {row.transformers_tokens_per_s:.0f}: ratio {row.ratio_median:.2f} "
+            f"(median of {row.repeats} pairs, {row.ratio_min:.2f}-{row.ratio_max:.2f}); "
+            f"tokens {'equal' if row.same_tokens else 'DIFFER'}"
         )
 
 

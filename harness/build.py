@@ -14,13 +14,14 @@ from engines.core.policy import Policy
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits
 from engines.model.config import load_config
-from engines.registry import make_policy
+from engines.registry import known_engines, make_policy
 from harness.adapter import CoreAdapter, EngineAdapter, StepSight
 from harness.arrival_source import ArrivalSource
 from harness.costs import cost_table
 from harness.driver import Prompts
 from harness.errors import ConfigError, is_user_mistake
 from harness.journal import Journal
+from harness.mock_adapter import MockAdapter
 from harness.plan import CellSpec
 from harness.recorder import StepRecorder, TraceRecorder
 from harness.sizing import ACCEL_PAGE_TOKENS, Sizing, capabilities, memory_problems, size
@@ -30,6 +31,7 @@ from workloads.prompts import prompt_token_ids
 
 JOURNAL_FILE = "journal.jsonl.gz"
 WEIGHT_SEED = 0  # every cell of a run serves the same model
+MOCK = "mock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ def check(spec: CellSpec) -> list[str]:
 
 def check_model(spec: CellSpec) -> list[str]:
     """The same without a workload: the engine, the machine, the model's files and the memory they need."""
+    if spec.engine.kind == MOCK:
+        problem = "engine mock: runs no model, so that on cuda nothing would be measured"
+        return [problem] if spec.backend == "cuda" else []
 
     def prepare() -> None:
         plan = _plan(spec)
@@ -96,6 +101,8 @@ def core_for(spec: CellSpec) -> EngineCore:
 
 
 def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
+    if spec.engine.kind == MOCK:
+        return _mock_cell(spec)
     plan = _plan(spec)
     workload = _clipped(spec, plan.sizing)
     core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
@@ -113,6 +120,17 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
     return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace)
 
 
+def _mock_cell(spec: CellSpec) -> Cell:
+    """An engine of its own: the run's workload and clock, but no steps, and so neither journal nor timeline."""
+    workload = _clipped(spec, size(spec))
+    arrivals = ArrivalSource(workload)
+    law = make_policy(spec.engine.kind, spec.engine.options)
+    simulated = spec.backend == "sim"
+    clock: Clock = VirtualClock() if simulated else MonotonicClock()
+    adapter = MockAdapter(law, clock, (lambda: arrivals.next_s) if simulated else None)
+    return Cell(adapter, clock, workload, arrivals, {}, TraceRecorder())
+
+
 def offline_adapter(spec: CellSpec, longest_request_tokens: int) -> EngineAdapter:
     """An engine without a workload, a journal or an onlooker; the cell's seed draws the weights of a named shape."""
     problems = check_model(spec)
@@ -126,6 +144,8 @@ def offline_adapter(spec: CellSpec, longest_request_tokens: int) -> EngineAdapte
 
 def _plan(spec: CellSpec) -> _Plan:
     policy: Policy = make_policy(spec.engine.kind, spec.engine.options)
+    if not known_engines()[spec.engine.kind].is_policy:
+        raise ConfigError(f"engine {spec.engine.kind}: decides nothing and runs no model; it can only be served")
     sizing = size(spec)
     limits = Limits(spec.budget.max_batch, spec.budget.max_batch_tokens)
     costs = cost_table(spec)
@@ -136,7 +156,7 @@ def _plan(spec: CellSpec) -> _Plan:
 def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
     """The workload as every engine of the run can hold it."""
     workload = build_workload({"name": spec.workload.name, **spec.workload.options}, spec.measure.seed)
-    limit = min(sizing.longest_request_tokens, load_config(spec.model).max_positions)
+    limit = spec.max_request_tokens or min(sizing.longest_request_tokens, load_config(spec.model).max_positions)
     smallest = min(request.prompt_tokens + request.output_tokens for request in workload.requests)
     if smallest > limit:
         raise ConfigError(
@@ -154,11 +174,11 @@ def _executor(
         assert plan.costs is not None
         virtual = VirtualClock()
         return virtual, SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink), {}
-    from harness.real import claim_cores, open_model, torch_executor
+    from harness.real import claim_cores, claim_priority, open_model, paced_clock, torch_executor
 
     claim_cores(spec.budget.accel_cores)
     model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
-    clock = MonotonicClock()
+    clock = MonotonicClock() if plan.costs is None else paced_clock(claim_priority())
     executor, resolved = torch_executor(
         model, plan.capabilities, core.placement, plan.limits, clock, plan.costs, spec.backend, sink
     )

@@ -1,20 +1,29 @@
 """Decode attention on the CPU: the native kernels, typed and with the shapes of their arguments.
 
 One call serves one layer for a whole batch of sequences that each decode one token. K and V live in paged stores
-[num_pages, kv_heads, page_tokens, head_dim] (float32, float16 or bfloat16; arithmetic is float32), so that one head's part
-of a page is one run of memory. The first two dimensions may be strided (a view of a larger store), the last two
-must be contiguous. Page sizes are free; multiples of 32 tokens, at best 256, are fast.
+[num_pages, kv_heads, page_tokens, head_dim] (float32, float16 or bfloat16; arithmetic is float32), so that one head's
+part of a page is one run of memory. The first two dimensions may be strided (a view of a larger store), the last two
+must be contiguous. Page sizes are free; 256 tokens are fast, 16 take about twice as long.
 
 The bits of a row's result depend on that row alone: not on the batch around it, the page size, or the threads.
 
-This is not the attention of prompts, and it allocates nothing: callers own every tensor. Wrong dtypes and things that
-are no CPU tensor raise TypeError or ValueError, wrong shapes, page ids and lengths ValueError; a closed pool raises PoolError.
+This is not the attention of prompts, and it allocates no tensors: callers own every one. Wrong dtypes raise TypeError;
+wrong shapes, strides, devices, page ids and lengths raise ValueError; a closed pool raises PoolError.
 """
 
 import torch
 
 from engines.apex import _cpu
-from engines.apex._cpu import CHUNK_TOKENS, Pool, PoolError, available_isas, get_isa, set_isa
+from engines.apex._cpu import (
+    CHUNK_TOKENS,
+    Pool,
+    PoolError,
+    available_isas,
+    get_isa,
+    get_prefetch,
+    set_isa,
+    set_prefetch,
+)
 
 __all__ = [
     "CHUNK_TOKENS",
@@ -26,9 +35,11 @@ __all__ = [
     "decode_attention",
     "gather_blocks",
     "get_isa",
+    "get_prefetch",
     "merge_partials",
     "scatter_blocks",
     "set_isa",
+    "set_prefetch",
     "submit_decode_attention",
 ]
 
@@ -46,7 +57,8 @@ def decode_attention(
 ) -> None:
     """Attend to the paged context of every row, in this thread or, given a pool, in the pool's threads alone.
 
-    Query head h uses K/V head h // (q_heads // kv_heads). Returns when `out` is written; other Python threads run meanwhile.
+    Query head h uses K/V head h // (q_heads // kv_heads). Returns when `out` is written; other Python threads run
+    meanwhile.
     """
     _cpu.decode_attention(query, key_pages, value_pages, page_table, context_lens, out, scale, pool, lse)
 

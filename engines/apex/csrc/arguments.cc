@@ -45,6 +45,19 @@ void check_limit(int64_t size, int64_t limit, const char* name, const char* dime
   raise_value_error(std::string(name) + ": " + dimension + " is " + text(size) + ", outside 1.." + text(limit));
 }
 
+// [kv_heads, tokens, head_dim] as a store of one page.
+PagesView one_page_view(nb::handle object, const char* name, Access access) {
+  const Tensor tensor = describe(object, name, access);
+  check_float(tensor, name);
+  check_rank(tensor, 3, name, "[kv_heads, tokens, head_dim] (pages need a table)");
+  check_stride(tensor, 2, 1, name);
+  check_stride(tensor, 1, tensor.shape[2], name);
+  check_limit(tensor.shape[0], kMaxHeads, name, "kv_heads");
+  check_limit(tensor.shape[1], kMaxPageTokens, name, "tokens");
+  check_limit(tensor.shape[2], kMaxHeadDim, name, "head_dim");
+  return {tensor.data, tensor.dtype, 1, tensor.shape[0], tensor.shape[1], tensor.shape[2], 0, tensor.stride_bytes(0)};
+}
+
 }  // namespace
 
 RowsView rows_view(nb::handle object, const char* name, const char* layout, Access access) {
@@ -71,17 +84,28 @@ PagesView pages_view(nb::handle object, const char* name, Access access) {
           tensor.shape[2], tensor.shape[3], tensor.stride_bytes(0), tensor.stride_bytes(1)};
 }
 
-PagesView store_view(nb::handle object, const char* name, Access access) {
-  const Tensor tensor = describe(object, name, access);
-  if (tensor.rank == 4) return pages_view(object, name, access);
-  check_float(tensor, name);
-  check_rank(tensor, 3, name, "[kv_heads, tokens, head_dim] (or 4 for pages)");
-  check_stride(tensor, 2, 1, name);
-  check_stride(tensor, 1, tensor.shape[2], name);
-  check_limit(tensor.shape[0], kMaxHeads, name, "kv_heads");
-  check_limit(tensor.shape[1], kMaxPageTokens, name, "tokens");
-  check_limit(tensor.shape[2], kMaxHeadDim, name, "head_dim");
-  return {tensor.data, tensor.dtype, 1, tensor.shape[0], tensor.shape[1], tensor.shape[2], 0, tensor.stride_bytes(0)};
+SequenceView sequence_view(nb::handle pages, nb::handle table, const char* pages_name, const char* table_name,
+                           int64_t first_token, int64_t tokens, Access access) {
+  static constexpr int32_t kOnePage[1] = {0};
+  SequenceView view{};
+  view.first_token = first_token;
+  IdsView ids{kOnePage, 1, 1, 0};
+  if (table.is_none()) {
+    view.pages = one_page_view(pages, pages_name, access);
+  } else {
+    view.pages = pages_view(pages, pages_name, access);
+    ids = ids_view(table, table_name, 1);
+  }
+  view.page_ids = ids.data;
+  const int64_t end = first_token + tokens;
+  if (end > ids.columns * view.pages.page_tokens) {
+    raise_value_error(std::string(table_name) + ": tokens " + text(first_token) + ".." + text(end) +
+                      " do not fit into its " + text(ids.columns) + " pages of " + text(view.pages.page_tokens) +
+                      " tokens");
+  }
+  check_page_ids(ids.data, (end + view.pages.page_tokens - 1) / view.pages.page_tokens, view.pages.pages, table_name,
+                 0);
+  return view;
 }
 
 IdsView ids_view(nb::handle object, const char* name, int rank) {

@@ -9,6 +9,7 @@
 
 #include "decode.h"
 #include "paged.h"
+#include "paging.h"
 #include "tensor.h"
 
 namespace apex {
@@ -19,8 +20,10 @@ RowsView rows_view(nanobind::handle object, const char* name, const char* layout
 // [num_pages, kv_heads, page_tokens, head_dim] of a float type.
 PagesView pages_view(nanobind::handle object, const char* name, Access access);
 
-// Pages as above, or [kv_heads, tokens, head_dim] as a store of one page.
-PagesView store_view(nanobind::handle object, const char* name, Access access);
+// A sequence in a store: pages as above with an int32 table, or contiguous [kv_heads, tokens, head_dim] and None.
+// Raises unless tokens [first_token, first_token + tokens) have their place in it.
+SequenceView sequence_view(nanobind::handle pages, nanobind::handle table, const char* pages_name,
+                           const char* table_name, int64_t first_token, int64_t tokens, Access access);
 
 // int32 [rows, columns], or int32 [columns] as one row.
 IdsView ids_view(nanobind::handle object, const char* name, int rank);

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#include "dispatch.h"
+
 namespace apex {
 
 namespace {
 
+constexpr int64_t kRangesPerWorker = 16;  // the last range to end is then some 1/16 of a worker's share
+constexpr int64_t kMaxRangePieces = 8;
 constexpr int64_t kLineFloats = 16;  // no two threads write to one cache line
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -20,6 +24,7 @@ float* align(float* p) {
 void DecodeJob::prepare(const DecodeArguments& arguments, const Kernels& kernels, int workers) {
   arguments_ = arguments;
   kernels_ = &kernels;
+  prefetch_ = active_prefetch();
   const int64_t rows = arguments.query.rows;
   const int64_t heads = arguments.keys.heads;
   const auto group = static_cast<int32_t>(arguments.query.heads / heads);
@@ -56,6 +61,8 @@ void DecodeJob::prepare(const DecodeArguments& arguments, const Kernels& kernels
   }
   scratch_ = align(memory_.get());
   partials_ = scratch_ + workers * scratch_floats_;
+  // Threads take several pieces at a time when there are many: neighbours lie next to each other in memory.
+  range_pieces_ = std::clamp(first_piece_[rows] / (workers * kRangesPerWorker), int64_t{1}, kMaxRangePieces);
   pieces_done_.store(0, std::memory_order_relaxed);
   next_piece_.store(0, std::memory_order_relaxed);
 }
@@ -67,13 +74,22 @@ Partial DecodeJob::partial_at(float* memory) const {
   return {memory, maxima, maxima + shape_.group};
 }
 
-bool DecodeJob::take(Piece* piece) {
-  const int64_t index = next_piece_.fetch_add(1, std::memory_order_relaxed);
-  if (index >= first_piece_.back()) return false;
+bool DecodeJob::take(Range* range, Piece* piece) {
+  const int64_t pieces = first_piece_.back();
+  if (range->next == range->end) {
+    range->next = next_piece_.fetch_add(range_pieces_, std::memory_order_relaxed);
+    range->end = std::min(range->next + range_pieces_, pieces);
+    if (range->next >= pieces) {
+      range->next = range->end;
+      return false;
+    }
+  }
+  const int64_t index = range->next++;
   const int64_t row = std::upper_bound(first_piece_.begin(), first_piece_.end(), index) - first_piece_.begin() - 1;
-  const int64_t chunks = chunks_of(row);
-  const int64_t head = (index - first_piece_[row]) / chunks;
-  const int64_t chunk = (index - first_piece_[row]) % chunks;
+  // The heads of a page are neighbours in memory, the pages of a head are not.
+  const int64_t heads = arguments_.keys.heads;
+  const int64_t chunk = (index - first_piece_[row]) / heads;
+  const int64_t head = (index - first_piece_[row]) % heads;
   const auto first_token = static_cast<int32_t>(chunk * kChunkTokens);
   piece->row = row;
   piece->head = head;
@@ -86,14 +102,15 @@ bool DecodeJob::take(Piece* piece) {
                            static_cast<int32_t>(arguments_.keys.page_tokens),
                            first_token,
                            std::min(first_token + kChunkTokens, context_lens_[row]),
-                           nullptr};
+                           nullptr,
+                           prefetch_};
   return true;
 }
 
 void DecodeJob::merge(const Piece& piece, Partial first, int64_t chunks) {
   const int64_t query_head = piece.head * shape_.group;
   float* lse = arguments_.lse ? arguments_.lse + piece.row * arguments_.lse_row_stride + query_head : nullptr;
-  kernels_->finish(first, static_cast<int32_t>(chunks), partial_floats_, shape_,
+  kernels_->finish(first, static_cast<int32_t>(chunks), arguments_.keys.heads * partial_floats_, shape_,
                    arguments_.out.at(piece.row, query_head), arguments_.out.dtype, arguments_.out.head_bytes, lse);
 }
 
@@ -103,9 +120,9 @@ void DecodeJob::attend(const Piece& piece, float* scratch) {
   const RowsView& query = arguments_.query;
   float* query_rows = scratch + partial_floats_;
   float* scores = query_rows + shape_.group * shape_.padded_dim;
-  float* first = partials_ + (first_piece_[piece.row] + piece.head * chunks) * partial_floats_;
+  float* first = partials_ + (first_piece_[piece.row] + piece.head) * partial_floats_;
   // A sequence of one chunk needs no memory of its own: its partial result stays in this core's cache.
-  float* own = chunks == 1 ? scratch : first + piece.chunk * partial_floats_;
+  float* own = chunks == 1 ? scratch : first + piece.chunk * arguments_.keys.heads * partial_floats_;
 
   kernels_->load_query(query.at(piece.row, piece.head * shape_.group), query.dtype, query.head_bytes,
                        arguments_.scale * kLog2E, shape_, query_rows);
@@ -120,11 +137,12 @@ bool DecodeJob::run(int worker) {
   Piece pieces[2];
   int64_t done = 0;
   int current = 0;
-  bool more = take(&pieces[current]);
+  Range range;
+  bool more = take(&range, &pieces[current]);
   while (more) {
     // The next piece is taken before this one is worked on, so that its first rows can be on their way by the end.
     const int next = 1 - current;
-    more = take(&pieces[next]);
+    more = take(&range, &pieces[next]);
     pieces[current].segment.next = more ? &pieces[next].segment : nullptr;
     attend(pieces[current], scratch);
     current = next;

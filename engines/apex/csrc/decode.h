@@ -47,8 +47,12 @@ class DecodeJob {
     int64_t chunk;
     Segment segment;
   };
+  struct Range {
+    int64_t next = 0;
+    int64_t end = 0;
+  };
 
-  bool take(Piece* piece);
+  bool take(Range* range, Piece* piece);
   void attend(const Piece& piece, float* scratch);
   void merge(const Piece& piece, Partial first, int64_t chunks);
   Partial partial_at(float* memory) const;
@@ -56,11 +60,12 @@ class DecodeJob {
 
   DecodeArguments arguments_;
   const Kernels* kernels_ = nullptr;
+  Prefetch prefetch_ = Prefetch::kAuto;
   GroupShape shape_{};
   std::vector<int32_t> context_lens_;
   std::vector<int32_t> page_ids_;
   std::vector<int64_t> first_page_;                      // [rows] where a row's pages start in page_ids_
-  std::vector<int64_t> first_piece_;                     // [rows + 1] pieces are numbered by row, then head, then chunk
+  std::vector<int64_t> first_piece_;                     // [rows + 1] pieces are numbered by row, then chunk, then head
   std::unique_ptr<std::atomic<int32_t>[]> chunks_left_;  // [rows * kv_heads]
   int64_t chunks_left_capacity_ = 0;
 
@@ -72,6 +77,7 @@ class DecodeJob {
   int64_t scratch_floats_ = 0;
   int64_t partial_floats_ = 0;
 
+  int64_t range_pieces_ = 1;
   std::atomic<int64_t> next_piece_{0};
   std::atomic<int64_t> pieces_done_{0};
 };

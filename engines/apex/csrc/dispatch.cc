@@ -54,7 +54,13 @@ std::atomic<const Kernels*>& active() {
   return kernels;
 }
 
+std::atomic<Prefetch> prefetch_mode{Prefetch::kAuto};
+
 }  // namespace
+
+Prefetch active_prefetch() { return prefetch_mode.load(std::memory_order_relaxed); }
+
+void select_prefetch(Prefetch prefetch) { prefetch_mode.store(prefetch, std::memory_order_relaxed); }
 
 const std::vector<const Kernels*>& available_kernels() {
   static const std::vector<const Kernels*> kernels = find_kernels();

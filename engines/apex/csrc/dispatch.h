@@ -1,4 +1,4 @@
-// Which set of kernels this process uses: the best the CPU supports, unless a test asks for another.
+// Which set of kernels this process uses: the best the CPU supports, unless a test or a benchmark asks for another.
 #pragma once
 
 #include <string>
@@ -15,5 +15,9 @@ const Kernels& active_kernels();
 
 // Selects a set by name for calls that start from now on; false if this machine cannot run it.
 bool select_kernels(const std::string& isa);
+
+// Prefetching, likewise for calls that start from now on.
+Prefetch active_prefetch();
+void select_prefetch(Prefetch prefetch);
 
 }  // namespace apex

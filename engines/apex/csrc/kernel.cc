@@ -37,15 +37,23 @@ constexpr float kInfinity = __builtin_inff();
 #  include "simd_scalar.h"
 #endif
 
+// Each of these builds on the ones before it.
+// clang-format off
 #include "kernel_rows.h"
-// One pass over a tile for four heads at once, then two, then one; the rows stay in the first-level cache in between.
+#include "kernel_tile.h"
+#include "kernel_score.h"
 #include "kernel_attend.h"
 #include "kernel_finish.h"
+// clang-format on
 
+// The heads of a group in blocks of four, two and one; the rows of the tile stay in the first-level cache in between.
 template <class T, int D>
-void attend_tile(const float* query, GroupShape shape, const Tile& tile, const Tile& next, float* scratch,
-                 Partial out) {
+void attend_tile(const float* query, GroupShape shape, const Tile& tile, const Tile& next, Prefetch prefetch,
+                 float* scratch, Partial out) {
   const int padded = D ? D : shape.padded_dim;
+  const int64_t row_bytes = (D ? D : shape.head_dim) * static_cast<int64_t>(sizeof(typename T::Storage));
+  // Rows of float32 need no conversion; loads then run so far ahead that the hardware prefetcher is no help (measured).
+  constexpr int kStreamed = sizeof(typename T::Storage) == 2 ? kStreamedHeads : 0;
   float* lanes = scratch + shape.group * kTileTokens;
   int h = 0;
   const auto heads = [&](auto kernel, int count) {
@@ -53,14 +61,13 @@ void attend_tile(const float* query, GroupShape shape, const Tile& tile, const T
            lanes + h * kLanes);
     h += count;
   };
+  const int first = shape.group >= 4 ? 4 : shape.group >= 2 ? 2 : 1;
+  const bool ahead = next.tokens > 0 && prefetch != Prefetch::kNever &&
+                     (prefetch == Prefetch::kAlways || first > kStreamed || jumps(tile, next, row_bytes));
   // Only the first block of heads prefetches: the next tile needs to be fetched once.
-  if (shape.group >= 4) {
-    heads(attend_heads<T, D, 4, true>, 4);
-  } else if (shape.group >= 2) {
-    heads(attend_heads<T, D, 2, true>, 2);
-  } else {
-    heads(attend_heads<T, D, 1, true>, 1);
-  }
+  if (ahead && first == 4) heads(attend_heads<T, D, 4, true>, 4);
+  if (ahead && first == 2) heads(attend_heads<T, D, 2, true>, 2);
+  if (ahead && first == 1) heads(attend_heads<T, D, 1, true>, 1);
   while (shape.group - h >= 4)
     heads(attend_heads<T, D, 4, false>, 4);
   if (shape.group - h >= 2) heads(attend_heads<T, D, 2, false>, 2);
@@ -90,7 +97,7 @@ void attend_segment(const Segment& segment, GroupShape shape, const float* query
     } else if (segment.next) {
       locate(*segment.next, segment.next->token_begin, row_bytes, next);
     }
-    attend_tile<T, D>(query, shape, *tile, *next, scratch, out);
+    attend_tile<T, D>(query, shape, *tile, *next, segment.prefetch, scratch, out);
     Tile* done = tile;
     tile = next;
     next = done;

@@ -18,6 +18,9 @@ inline constexpr int kTileTokens = 32;
 // Query and accumulator rows are padded to whole vectors of the widest instruction set.
 inline constexpr int kPadFloats = 16;
 
+// Whether rows of the next tile are prefetched by instructions. What is best depends on the machine: see kernel.cc.
+enum class Prefetch : int32_t { kAuto, kAlways, kNever };
+
 // The part of one sequence that one thread attends to, for the query heads that share one K/V head.
 struct Segment {
   const char* keys;          // page 0 of this K/V head; rows of a page are contiguous: [page_tokens, head_dim]
@@ -29,6 +32,7 @@ struct Segment {
   int32_t token_begin;       // a multiple of kTileTokens
   int32_t token_end;         // exclusive
   const Segment* next;       // what this thread attends to afterwards, to prefetch its first rows; may be null
+  Prefetch prefetch;
 };
 
 // Softmax of one segment before normalisation, in units of log2: exp(x) = exp2(x * log2 e), and exp2 is cheaper.

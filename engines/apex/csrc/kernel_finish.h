@@ -29,15 +29,26 @@ void finish_head(Partial first, int count, int64_t stride, int head, GroupShape 
   }
   const Vec normalise = broadcast(1.0f / weight);
   auto* out_row = static_cast<typename T::Storage*>(out);
-  const float* sums = first.sums + head * static_cast<int64_t>(shape.padded_dim);
-  for_each_vector(shape.head_dim, [&](int64_t column, int elements) {
-    Vec sum = zero();
+  // Blocks of columns in registers, so that each partial's share is computed once per block and not once per vector.
+  constexpr int kBlock = 8;
+  for (int column = 0; column < shape.head_dim; column += kBlock * kLanes) {
+    const float* sums = first.sums + head * static_cast<int64_t>(shape.padded_dim) + column;
+    const int left = (shape.padded_dim - column) / kLanes;
+    const int vectors = left < kBlock ? left : kBlock;
+    Vec sum[kBlock];
+    for (int v = 0; v < kBlock; ++v)
+      sum[v] = zero();
     for (int i = 0; i < count; ++i) {
-      const Vec share = broadcast(exp2(first.maxima[i * stride + head] - largest));
-      sum = fma(load(sums + i * stride + column), share, sum);
+      const Vec share = exp2(broadcast(first.maxima[i * stride + head] - largest));
+      for (int v = 0; v < vectors; ++v)
+        sum[v] = fma(load(sums + i * stride + v * kLanes), share, sum[v]);
     }
-    store_some<T>(out_row + column, mul(sum, normalise), elements);
-  });
+    for (int v = 0; v < vectors; ++v) {
+      const int elements = shape.head_dim - column - v * kLanes;
+      if (elements > 0)
+        store_some<T>(out_row + column + v * kLanes, mul(sum[v], normalise), elements < kLanes ? elements : kLanes);
+    }
+  }
   if (lse) *lse = static_cast<float>((largest + __builtin_log2(weight)) * 0.69314718055994531);
 }
 

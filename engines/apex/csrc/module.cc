@@ -77,22 +77,6 @@ void append_kv(nb::handle key, nb::handle value, nb::handle key_pages, nb::handl
   append_rows(values, value_store, ids.data, slots.data, active_kernels());
 }
 
-// A contiguous store is one page, whose table is that page's number.
-constexpr int32_t kOnePage[1] = {0};
-
-SequenceView sequence_view(nb::handle pages, nb::handle table, const char* pages_name, const char* table_name,
-                           int64_t first_token, int64_t tokens, Access access) {
-  const PagesView store = store_view(pages, pages_name, access);
-  const IdsView ids = table.is_none() ? IdsView{kOnePage, 1, 1, 0} : ids_view(table, table_name, 1);
-  const int64_t end = first_token + tokens;
-  if (end > ids.columns * store.page_tokens) {
-    raise_value_error(std::string(table_name) + ": tokens " + text(first_token) + ".." + text(end) +
-                      " do not fit into its " + text(ids.columns) + " pages of " + text(store.page_tokens) + " tokens");
-  }
-  check_page_ids(ids.data, (end + store.page_tokens - 1) / store.page_tokens, store.pages, table_name, 0);
-  return {store, ids.data, first_token};
-}
-
 void copy_between(nb::handle src_pages, nb::handle src_table, nb::handle dst_pages, nb::handle dst_table,
                   int64_t tokens, int64_t src_start, int64_t dst_start) {
   if (tokens < 0) raise_value_error("tokens: must not be negative");
@@ -155,6 +139,17 @@ void set_isa(const std::string& name) {
   raise_value_error("isa: this machine runs " + known + ", not '" + name + "'");
 }
 
+constexpr const char* kPrefetchNames[] = {"auto", "always", "never"};
+
+std::string get_prefetch() { return kPrefetchNames[static_cast<int>(active_prefetch())]; }
+
+void set_prefetch(const std::string& mode) {
+  for (int i = 0; i < 3; ++i) {
+    if (mode == kPrefetchNames[i]) return select_prefetch(static_cast<Prefetch>(i));
+  }
+  raise_value_error("mode: expected auto, always or never, got '" + mode + "'");
+}
+
 }  // namespace
 
 void define_module(nb::module_& m) {
@@ -164,6 +159,8 @@ void define_module(nb::module_& m) {
   m.def("available_isas", &available_isas, "Kernel sets this machine can run, best first.");
   m.def("get_isa", [] { return std::string(active_kernels().isa); }, "The kernel set in use.");
   m.def("set_isa", &set_isa, arg("name"), "Selects a kernel set for calls that start from now on.");
+  m.def("get_prefetch", &get_prefetch, "How the next rows are prefetched: auto, always or never.");
+  m.def("set_prefetch", &set_prefetch, arg("mode"), "Selects it for calls that start from now on.");
 
   define_pool(m);
   m.def("decode_attention", &decode_attention, arg("query"), arg("key_pages"), arg("value_pages"), arg("page_table"),

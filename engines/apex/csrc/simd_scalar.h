@@ -7,6 +7,8 @@ typedef uint32_t Bits __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
 constexpr int kAccumulators = 4;
+constexpr int kRegisters = 16;
+constexpr int kStreamedHeads = 1;
 
 INLINE Vec zero() { return Vec{0.0f, 0.0f, 0.0f, 0.0f}; }
 INLINE Vec broadcast(float x) { return Vec{x, x, x, x}; }
@@ -88,4 +90,4 @@ INLINE Vec reduce_each(const Vec* a) {
   return Vec{reduce_add(a[0]), reduce_add(a[1]), reduce_add(a[2]), reduce_add(a[3])};
 }
 
-INLINE void prefetch(const char* p) { __builtin_prefetch(p); }
+INLINE void prefetch(const char* p) { __builtin_prefetch(p, 0, 2); }

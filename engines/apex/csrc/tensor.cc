@@ -2,6 +2,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <string>
 
 #include "errors.h"
@@ -114,12 +115,16 @@ Tensor describe_by_protocol(nb::handle object, const char* name, Access access) 
 }  // namespace
 
 Tensor describe(nb::handle object, const char* name, Access access) {
-  if (const ExchangeTable* table = exchange_table(Py_TYPE(object.ptr()))) {
-    nb::dlpack::dltensor borrowed;
-    if (table->borrow(object.ptr(), &borrowed) == 0) return tensor_of(borrowed, name);
-    PyErr_Clear();  // the general protocol has the better message, or knows a way
+  const ExchangeTable* table = exchange_table(Py_TYPE(object.ptr()));
+  if (table == nullptr) return describe_by_protocol(object, name, access);
+  nb::dlpack::dltensor borrowed;
+  if (table->borrow(object.ptr(), &borrowed) != 0) {
+    const nb::python_error error;  // a meta or sparse tensor, for example
+    std::string reason = nb::str(error.value()).c_str();
+    reason.resize(std::min(reason.find('\n'), reason.size()));  // torch appends its C++ stack
+    raise_value_error(std::string(name) + ": expected a dense CPU tensor (" + reason + ")");
   }
-  return describe_by_protocol(object, name, access);
+  return tensor_of(borrowed, name);
 }
 
 }  // namespace apex
