@@ -28,6 +28,7 @@ class EngineEntry:
     target: str  # "module:Class"
     summary: str
     status: str  # "ours", or the distribution that brings it
+    is_policy: bool = True  # False: an engine of its own, which does not decide for our scheduler core
 
 
 BUILT_IN: dict[str, EngineEntry] = {
@@ -38,6 +39,13 @@ BUILT_IN: dict[str, EngineEntry] = {
             target="engines.gpu_only.policy:GpuOnly",
             summary="all KV on the GPU, decode and chunked prefill in one batch, as vLLM does it",
             status="ours",
+        ),
+        EngineEntry(
+            kind="mock",
+            target="engines.mock.law:LatencyLaw",
+            summary="no model: a known latency law, for tests and for the driver's own error",
+            status="ours",
+            is_policy=False,
         ),
     )
 }

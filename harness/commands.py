@@ -1,4 +1,4 @@
-"""The commands beside experiments: generate, list, doctor, bench. Registered in cli.py, which owns the exit codes."""
+"""The commands beside experiments: generate, compare, list, doctor, bench. cli.py registers them and owns exit codes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.terminal import BackendName, JsonOption, console, print_json
 class Bench(StrEnum):
     SCHEDULER = "scheduler"
     DECODE = "decode"
+    DRIVER = "driver"
 
 
 def generate(
@@ -59,6 +60,25 @@ def generate(
 
     preemptions = generate_tokens(engine, resolved, model, prompts, max_new_tokens, out, options)
     typer.echo(f"{out}: written, on {resolved}, with {preemptions} preemptions", err=True)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="The run folder to compare with.")],
+    run_b: Annotated[Path, typer.Argument(help="The run folder that may have become better or worse.")],
+    threshold: Annotated[str, typer.Option(help="How much worse is a regression.")] = "5%",
+    metric: Annotated[list[str], typer.Option(help="One or more of `harness list metrics`.")] = ["output_tokens_per_s"],  # noqa: B006
+    across: Annotated[bool, typer.Option("--across", help="Also across labels and machines, with warnings.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One run against another, paired by repeat; exit code 1 when a regression is shown."""
+    from harness.compare import compare_runs, parse_threshold
+
+    found = compare_runs(run_a, run_b, metric, threshold=parse_threshold(threshold), across=across)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo("\n".join(found.lines()))
+    raise typer.Exit(found.exit_code)
 
 
 def list_topic(topic: Annotated[Topic, typer.Argument()], as_json: JsonOption = False) -> None:

@@ -170,6 +170,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        from workloads import asks_to_saturate
+
         mistakes = []
         if self.models_a_machine and self.hardware is None:
             mistakes.append(("hardware", f"missing: backend {self.backend} models a machine; `harness list hardware`"))
@@ -179,6 +181,10 @@ class Experiment(Section):
                 mistakes.append(
                     (f"engines.{index}.name", f'"{name}" is used twice; give each engine a name of its own')
                 )
+        for index, workload in enumerate(self.workloads):
+            if self.slo is None and asks_to_saturate(workload.options):
+                where = f"workloads.{index}.arrivals"
+                mistakes.append((where, "saturate searches for the highest rate that meets the slo; give slo:"))
         if mistakes:
             raise MistakesError(mistakes)
         return self

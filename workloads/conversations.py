@@ -10,10 +10,11 @@ from operator import attrgetter
 
 import numpy as np
 
-from workloads.arrivals import AllAtOnce, schedule_from
+from workloads.arrivals import AllAtOnce
 from workloads.fitted import LMSYS, LMSYS_SOURCE
 from workloads.lengths import scaled
 from workloads.options import Options
+from workloads.schedules import schedule_from
 from workloads.streams import Purpose, uniforms
 from workloads.synthetic import requests_of, scale_of, workload_of
 from workloads.types import Request, Workload

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from workloads.arrivals import AllAtOnce, Arrivals, ClosedLoop, Schedule, schedule_from
+from workloads.arrivals import AllAtOnce, Arrivals, ClosedLoop
 from workloads.lengths import Fixed, Jittered, Joint, Tokens, scaled
 from workloads.options import Options
+from workloads.schedules import Schedule, schedule_from
 from workloads.types import Request, Workload
 
 MAX_REQUESTS = 10_000_000

@@ -19,7 +19,7 @@ class MonotonicClock:
     On a busy machine an ordinary sleeper wakes up to 4 ms late; whoever cannot have that spins all of it.
     """
 
-    def __init__(self, spin_s: float = 200e-6) -> None:
+    def __init__(self, spin_s: float = 80e-6) -> None:
         self._spin_s = spin_s
         self._origin = time.perf_counter()
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from engines.registry import EngineError, known_engines, make_policy, option_mistakes, option_names
+from engines.registry import BUILT_IN, EngineError, known_engines, make_policy, option_mistakes, option_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def test_ours_can_all_be_made() -> None:
 def test_a_plugin_is_an_engine_and_cannot_replace_ours() -> None:
     assert make_policy("toy", {"size": 3}) == Toy(3)
     assert known_engines()["gpu_only"].status == "ours"
-    assert set(known_engines()) == {"toy", "broken", "odd", "gpu_only"}
+    assert set(known_engines()) == {"toy", "broken", "odd", *BUILT_IN}
 
 
 @pytest.mark.usefixtures("plugins")
