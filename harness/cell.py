@@ -10,23 +10,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.audit import audit
 from harness.build import Cell, build
 from harness.collectors.steps import StepObservation, step_columns, write_trace
 from harness.collectors.watch import MachineWatch
 from harness.driver import serve
 from harness.metrics import Aggregator, Measured
+from harness.parity import Answers, Sample, check, choose, write_answers
 from harness.plan import CellSpec
 from harness.recorder import RequestRecorder
-from results.schema import CellSummary, Label, Status
+from results.parity_check import ParityCheck
+from results.schema import TOKENS_FILE, CellSummary, Label
 from results.store import RequestWriter, StepWriter, write_json
 from workloads import realised
 
 FLUSH_ROWS = 1000
 PROGRESS_EVERY_S = 0.2
 TRACE_FILE = "trace.json"
-
-# More late ops than this, and the emulated machine's proportions were not kept.
-MOST_OVERRUNS = 0.01
 
 
 class Records:
@@ -91,7 +91,8 @@ def run_cell(cell_dir: Path) -> CellSummary:
     records = Records(cell_dir, slo)
     cell = build(spec, cell_dir, records.step)
     resolved = cell.adapter.start()
-    recorder = RequestRecorder(records.request, spec.measure.warmup_requests)
+    sample = choose(spec, cell.workload.requests, bool(cell.prompts))
+    recorder = RequestRecorder(records.request, spec.measure.warmup_requests, keep=sample.request_ids)
     watch.start(cell.clock.now)
     begin_s = time.monotonic()
     try:
@@ -104,17 +105,25 @@ def run_cell(cell_dir: Path) -> CellSummary:
         measured = records.close()
         write_trace(cell_dir / TRACE_FILE, cell.trace.spans, title=spec.cell_id, label=spec.label)
     metrics = measured.metrics | watched.metrics | {"cell_wall_s": wall_s}
-    return _summary(spec, cell, resolved, Measured(metrics, measured.notes, measured.unavailable | watched.unavailable))
+    measured = Measured(metrics, measured.notes, measured.unavailable | watched.unavailable)
+    return _summary(spec, cell, resolved, measured, recorder, _parity(spec, cell_dir, cell, sample, recorder.answers))
 
 
-def _summary(spec: CellSpec, cell: Cell, resolved: dict[str, object], measured: Measured) -> CellSummary:
-    overruns = measured.metrics.get("overrun_share", 0.0)
-    error = None
-    if spec.backend == "cpu" and overruns > MOST_OVERRUNS:
-        error = (
-            f"{overruns:.1%} of ops took longer than their pace (limit {MOST_OVERRUNS:.0%}): the modelled proportions "
-            f"were not kept; raise emulation.pace.time_scale or free this machine"
-        )
+def _parity(spec: CellSpec, cell_dir: Path, cell: Cell, sample: Sample, answers: Answers) -> ParityCheck:
+    if answers:
+        write_answers(cell_dir / TOKENS_FILE, cell.prompts, answers)
+    return check(spec, sample, cell.prompts, answers)
+
+
+def _summary(
+    spec: CellSpec,
+    cell: Cell,
+    resolved: dict[str, object],
+    measured: Measured,
+    recorder: RequestRecorder,
+    parity: ParityCheck,
+) -> CellSummary:
+    found = audit(spec, resolved, measured, recorder.breaches.sentences(), parity)
     return CellSummary(
         cell_id=spec.cell_id,
         engine=spec.engine.name,
@@ -122,12 +131,14 @@ def _summary(spec: CellSpec, cell: Cell, resolved: dict[str, object], measured: 
         backend=spec.backend,
         label=Label(spec.label),
         repeat=spec.repeat,
-        status=Status.INVALID if error else Status.OK,
-        metrics=measured.metrics,
+        status=found.status,
+        metrics=found.measured.metrics,
         resolved=resolved | {"workload": asdict(realised(cell.workload)), "clipped": _clipping(cell)},
-        notes=(*measured.notes, *_clipping_note(cell)),
-        unavailable=measured.unavailable,
-        error=error,
+        notes=(*found.measured.notes, *_clipping_note(cell), *found.notes),
+        unavailable=found.measured.unavailable,
+        error=found.error,
+        unfair=found.unfair,
+        parity=parity,
     )
 
 

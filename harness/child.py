@@ -1,7 +1,7 @@
 """One cell in a fresh process, watched from outside: progress on its stdout, a time limit, and how it ended in words.
 
-Not here: what the process does (cell.py), or which cells there are (runner.py). The process leads a group of its own,
-so that ending it ends whatever it started, and its crash is a result like any other.
+Not here: what the process does (cell.py), which cells there are (runner.py), what is kept on disk (runner.py). The
+process leads a group of its own, so that ending it ends whatever it started, and its crash is a result like any other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -16,15 +17,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from harness.epitaph import reason_for
+from harness.interrupts import Interrupts
 
 GRACE_S = 5.0  # between asking a process group to end and ending it
-WAKE_S = 0.2  # how soon an exit is noticed when the pipe stays open
-STDERR_FILE = "stderr.log"
-ERROR_FILE = "error.txt"
+WAKE_S = 0.2  # how soon a deadline or an interrupt is noticed while the process is silent
+GIVE_UP_S = 30.0  # a process that the system cannot end (stuck in a driver) must not take the run with it
 TAIL_BYTES = 16_384
-OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "std::bad_alloc", "can't allocate memory")
+LINE_BYTES = 65_536  # a longer line is no progress of ours
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,73 +41,144 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the process ended: no reason when it ended well."""
+    """How the process ended: no reason when it ended well. `last_words` is the tail of its stderr."""
 
     reason: str | None
     wall_s: float
+    last_words: str = ""
+    interrupted: bool = False
+
+
+class _Cut(Enum):
+    """Why the process was not left to end by itself."""
+
+    TIME_LIMIT = "time limit"
+    INTERRUPT = "interrupt"
 
 
 def run_child(
-    cell_dir: Path, time_limit_s: float, on_progress: Callable[[Progress], None], module: str = "harness.cell"
+    cell_dir: Path,
+    time_limit_s: float,
+    on_progress: Callable[[Progress], None],
+    interrupts: Interrupts,
+    module: str = "harness.cell",
 ) -> Ending:
-    """Run `python -m module cell_dir` to its end. On failure the tail of its stderr is kept in error.txt."""
+    """Run `python -m module cell_dir` to its end, or to the time limit, or to the user's."""
     started_s = time.monotonic()
-    stderr_path = cell_dir / STDERR_FILE
-    with stderr_path.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, str(cell_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
-        in_time = _follow(process, started_s + time_limit_s, on_progress)
-    finally:
-        _end_group(process)
-    tail = _tail(stderr_path)
-    stderr_path.unlink()
-    reason = None if in_time and process.returncode == 0 else _reason(process.returncode, in_time, time_limit_s, tail)
-    if reason is not None:
-        (cell_dir / ERROR_FILE).write_text(f"{reason}\n\n{tail}", encoding="utf-8")
-    return Ending(reason, time.monotonic() - started_s)
+    process = subprocess.Popen(
+        # -P: a file of the user's that is called like a module of ours, or of Python's, is none of the cell's business.
+        [sys.executable, "-P", "-X", "faulthandler", "-m", module, str(cell_dir.resolve())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        start_new_session=True,
+    )
+    cut: _Cut | None = None
+    with _Output(process) as output:
+        try:
+            cut = _follow(process, output, started_s + time_limit_s, on_progress, interrupts)
+        finally:
+            _end_group(process, cut, lambda: interrupts.count > 1)
+        output.drain()
+        last_words = output.last_words
+    reason = None
+    if cut is _Cut.TIME_LIMIT:
+        reason = f"timed out: not done within measure.time_limit_s = {time_limit_s:g} s"
+    elif cut is _Cut.INTERRUPT:
+        reason = "interrupted"
+    elif process.returncode != 0:
+        reason = reason_for(process.returncode, last_words)
+    return Ending(reason, time.monotonic() - started_s, last_words, cut is _Cut.INTERRUPT)
 
 
-def _follow(process: subprocess.Popen[bytes], deadline_s: float, on_progress: Callable[[Progress], None]) -> bool:
-    """Pass progress on until the process ends; False when the time limit comes first."""
-    for line in _lines(process, deadline_s):
-        if line is None:
-            return False
-        progress = _progress(line)
-        if progress:
-            on_progress(progress)
-    return True
+def _environment() -> dict[str, str]:
+    """A checkout that is not installed was found through the working folder, where the cell does not look."""
+    if not (CHECKOUT / "pyproject.toml").is_file():
+        return dict(os.environ)
+    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _lines(process: subprocess.Popen[bytes], deadline_s: float) -> Iterator[bytes | None]:
-    """Lines of stdout until the process has ended; None once at the deadline.
+def _follow(
+    process: subprocess.Popen[bytes],
+    output: _Output,
+    deadline_s: float,
+    on_progress: Callable[[Progress], None],
+    interrupts: Interrupts,
+) -> _Cut | None:
+    """Pass progress on until the process ends; else say what came first.
 
     An open pipe is no proof of life: something that the process started may hold it, so the process is polled too.
     """
-    assert process.stdout is not None
-    with process.stdout as pipe, selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        pending = b""
-        is_open = True
-        while True:
-            if time.monotonic() >= deadline_s:
-                yield None
-                return
-            if is_open and selector.select(WAKE_S):
-                chunk = os.read(pipe.fileno(), 65_536)
-                is_open = bool(chunk)
-                *whole, pending = (pending + chunk).split(b"\n")
+    while process.poll() is None:
+        if interrupts.count:
+            return _Cut.INTERRUPT
+        if time.monotonic() >= deadline_s:
+            return _Cut.TIME_LIMIT
+        if not output.is_open:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(WAKE_S)
+        for line in output.lines(WAKE_S):
+            progress = _progress(line)
+            if progress:
+                on_progress(progress)
+    return None
+
+
+class _Output:
+    """Both pipes of a process: whole lines of its stdout, the last words of its stderr. Bounded, whatever it prints."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._stdout, self._stderr = process.stdout, process.stderr
+        self._selector = selectors.DefaultSelector()
+        for pipe in (self._stdout, self._stderr):
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe, selectors.EVENT_READ)
+        self._pending = b""
+        self._tail = b""
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._selector.get_map())
+
+    @property
+    def last_words(self) -> str:
+        return self._tail.decode("utf-8", errors="replace")
+
+    def lines(self, wait_s: float) -> Iterator[bytes]:
+        """What has come in on stdout by now; waits at most `wait_s` for anything at all."""
+        if not self.is_open:
+            return
+        for key, _ in self._selector.select(wait_s):
+            pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]
+            chunk = os.read(pipe.fileno(), LINE_BYTES)
+            if not chunk:
+                self._selector.unregister(pipe)
+            elif pipe is self._stderr:
+                self._tail = (self._tail + chunk)[-TAIL_BYTES:]
+            else:
+                *whole, pending = (self._pending + chunk).split(b"\n")
+                self._pending = pending if len(pending) <= LINE_BYTES else b""
                 yield from whole
-            elif process.poll() is not None:
+
+    def drain(self) -> None:
+        """What the ended process left in its pipes; what somebody else still holds open is not waited for."""
+        for _ in range(2 * (1 << 20) // LINE_BYTES):
+            if not self.is_open or not self._selector.select(0):
                 return
-            elif not is_open:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(WAKE_S)
+            for _ in self.lines(0):
+                pass
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._selector.close()
+        self._stdout.close()
+        self._stderr.close()
 
 
 def _progress(line: bytes) -> Progress | None:
@@ -116,43 +192,32 @@ def _progress(line: bytes) -> Progress | None:
     return None
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: subprocess.Popen[bytes], cut: _Cut | None, is_hurried: Callable[[], bool]) -> None:
     """End the process and everything it started: asked first, then made to."""
     try:
         if process.poll() is None:
-            _signal_group(process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S)
-    finally:  # also when the user presses Ctrl-C a second time
+            _ask_to_end(process, cut)
+            deadline_s = time.monotonic() + GRACE_S
+            while process.poll() is None and time.monotonic() < deadline_s and not is_hurried():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(WAKE_S)
+    finally:
         _signal_group(process, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GIVE_UP_S)
+
+
+def _ask_to_end(process: subprocess.Popen[bytes], cut: _Cut | None) -> None:
+    """A process that hangs is asked by the signal on which Python says where it is; that must leave no core file."""
+    if cut is not _Cut.TIME_LIMIT:
+        _signal_group(process, signal.SIGTERM)
+        return
+    if hasattr(resource, "prlimit"):
+        with contextlib.suppress(OSError):
+            resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+    _signal_group(process, signal.SIGABRT)
 
 
 def _signal_group(process: subprocess.Popen[bytes], which: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, which)
-
-
-def _tail(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _reason(returncode: int, in_time: bool, time_limit_s: float, tail: str) -> str:
-    if not in_time:
-        return f"timed out: not done within measure.time_limit_s = {time_limit_s:g} s"
-    last_line = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "")
-    if any(sign in last_line for sign in OUT_OF_MEMORY):
-        return f"out of memory: {last_line}"
-    if returncode == -signal.SIGKILL:
-        return "killed by SIGKILL, most often the system's answer to running out of memory"
-    how = f"crashed with {_signal_name(-returncode)}" if returncode < 0 else f"exited with code {returncode}"
-    return f"{how}: {last_line}" if last_line else how
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

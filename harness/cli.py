@@ -165,6 +165,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run folder.")]) -> No
 
 
 app.command()(commands.generate)
+app.command()(commands.compare)
 app.command("list")(commands.list_topic)
 app.command()(commands.doctor)
 app.command()(commands.bench)

@@ -1,4 +1,7 @@
-"""The commands beside experiments: generate, compare, list, doctor, bench. cli.py registers them and owns exit codes."""
+"""The commands beside experiments: generate, compare, list, doctor, bench.
+
+Registered in cli.py, which owns the exit codes.
+"""
 
 from __future__ import annotations
 

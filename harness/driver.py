@@ -1,14 +1,16 @@
 """`serve`: THE loop, the same for every engine, backend and clock.
 
 One deciding reading of the clock per iteration. Requests are submitted when they are due, the engine is polled, what it
-delivers is recorded with the time at which it happened.
+delivers is recorded with the time at which it happened. That time is the engine's word, so it is held against the clock
+before the previous poll and after this one (honesty.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-from engines.core.clock import Clock
+from engines.core.clock import Clock, VirtualClock
 from harness.adapter import EngineAdapter, Submission
 from harness.arrival_source import ArrivalSource
+from harness.honesty import TOLERANCE_S, Handover
 from harness.recorder import RequestRecorder
 from workloads import Request
 
@@ -26,17 +28,22 @@ def serve(
     prompts: Prompts,
     on_progress: Callable[[int, float], None] = lambda ended, now_s: None,
 ) -> None:
-    """Run until every request has ended. `prompts` is empty where only lengths matter."""
-    while True:
+    """Run until every request has ended, or the engine has broken too many rules to go on.
+
+    `prompts` is empty where only lengths matter.
+    """
+    tolerance_s = 0.0 if isinstance(clock, VirtualClock) else TOLERANCE_S
+    looked_s = 0.0
+    while not recorder.breaches.too_many:
         now_s = clock.now()
         for request, arrival_s in arrivals.due(now_s):
             _submit(adapter, request, arrival_s, now_s, arrivals, recorder, prompts)
         delivery = adapter.poll(now_s)
         if delivery is not None:
-            recorder.delivered(delivery)
+            time_s = recorder.delivered(delivery, Handover(looked_s, now_s, clock.now(), tolerance_s))
             if delivery.finished:
-                arrivals.ended(delivery.finished, delivery.time_s)
-                on_progress(recorder.ended, delivery.time_s)
+                arrivals.ended(delivery.finished, time_s)
+                on_progress(recorder.ended, time_s)
         elif adapter.busy:
             clock.wait_until(min(now_s + IDLE_POLL_S, arrivals.next_s or now_s + IDLE_POLL_S))
         elif arrivals.next_s is not None:
@@ -45,6 +52,7 @@ def serve(
             return
         else:
             raise RuntimeError("requests are still expected, but nothing is scheduled and the engine is idle")
+        looked_s = now_s
 
 
 def _submit(

@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 
 def machine_facts() -> dict[str, object]:
     gpus, reason = local_gpus()
-    return {
+    facts: dict[str, object] = {
         "cpu": cpu_model(),
         "cpu_flags": cpu_flags(),
         "cores": len(allowed_cores()),
@@ -27,7 +27,10 @@ def machine_facts() -> dict[str, object]:
         "kernel": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "gpus": [asdict(gpu) for gpu in gpus] or f"none: {reason}",
+        "load_average": load_average(),
     }
+    warning = load_warning()
+    return facts | ({"load_warning": warning} if warning else {})
 
 
 def versions() -> dict[str, object]:
@@ -72,6 +75,22 @@ def total_memory_bytes() -> int | str:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return UNKNOWN
+
+
+def load_average() -> float | str:
+    """Over the last minute."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return UNKNOWN
+
+
+def load_warning() -> str | None:
+    """Said where somebody else's work would be measured as ours."""
+    load, cores = load_average(), os.cpu_count() or 1
+    if isinstance(load, str) or load <= cores:
+        return None
+    return f"this machine was busy when the run began: load average {load:g} on {cores} cores; times may be too long"
 
 
 def _cpuinfo(key: str) -> str:

@@ -99,6 +99,7 @@ def fingerprint(plan: StepPlan) -> str:
         _add_column(numbers, cohort.slots)
         _add_column(numbers, cohort.positions)
     _add_column(numbers, plan.preempted)
+    _add_column(numbers, plan.admitted)
     digest = hashlib.blake2b(numbers.tobytes(), digest_size=8)
     digest.update(plan.mode.value.encode())
     return digest.hexdigest()

@@ -63,6 +63,7 @@ class CellSpec:
     slo: Slo | None
     repeat: int
     order: int  # position in the run
+    max_request_tokens: int | None = None  # prompt and output together, as every engine of the run can hold it
 
     def to_json(self) -> str:
         return _SPEC.dump_json(self, indent=2).decode()
@@ -79,6 +80,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
     """All cells in the order they are run."""
     from engines.hardware import catalogue_names
     from engines.model.config import list_shapes
+    from harness.sizing import common_request_tokens
 
     points = _workload_points(experiment)
     cells = []
@@ -104,8 +106,10 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
             repeat=repeat,
             order=order,
         )
-        cells.append(replace(cell, cell_id=_cell_id(cell)))
-    return cells
+        cells.append(cell)
+    limit = common_request_tokens(cells)
+    limited = [replace(cell, max_request_tokens=limit) for cell in cells]
+    return [replace(cell, cell_id=_cell_id(cell)) for cell in limited]
 
 
 def resolve_backend(experiment: Experiment) -> tuple[ResolvedBackend, str, str]:

@@ -3,17 +3,21 @@
 Memory is bounded by the requests in flight: a request leaves as a row the moment it ends.
 """
 
+import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from engines.core.pipeline import Op
 from harness.adapter import Delivery, StepSight
 from harness.collectors.steps import OpSpan, StepObservation
+from harness.honesty import Breach, Breaches, Handover
 from workloads import Request
 
 RowSink = Callable[[dict[str, Any]], None]
 Predict = Callable[[StepSight], float | None]
+
+ANY_TIME = Handover(-math.inf, -math.inf, math.inf, math.inf)
 
 
 class _InFlight:
@@ -26,9 +30,10 @@ class _InFlight:
         "preemptions",
         "request",
         "times_s",
+        "token_ids",
     )
 
-    def __init__(self, request: Request, arrival_s: float, dispatch_s: float) -> None:
+    def __init__(self, request: Request, arrival_s: float, dispatch_s: float, keeps_tokens: bool) -> None:
         self.request = request
         self.arrival_s = arrival_s
         self.dispatch_s = dispatch_s
@@ -37,20 +42,30 @@ class _InFlight:
         self.preempted_s = 0.0
         self.preempted_at_s: float | None = None
         self.times_s = array("d")
+        self.token_ids: list[int] | None = [] if keeps_tokens else None
 
 
 class RequestRecorder:
-    """`warmup_requests`: the first so many requests, by order of arrival, are marked and left out of the figures."""
+    """`warmup_requests`: the first so many requests, by order of arrival, are marked and left out of the figures.
 
-    def __init__(self, sink: RowSink, warmup_requests: int) -> None:
+    `keep`: requests whose token ids are kept until the end, in `answers`; whoever asks for some bounds their number.
+    What an engine hands over is not believed but checked: see `breaches`.
+    """
+
+    def __init__(self, sink: RowSink, warmup_requests: int, keep: Collection[int] = frozenset()) -> None:
         self._sink = sink
         self._warmup_left = warmup_requests
         self._warmup: set[int] = set()
         self._in_flight: dict[int, _InFlight] = {}
+        self._keep = keep
+        self._last_time_s = -math.inf
+        self.answers: dict[int, list[int]] = {}  # of finished requests
+        self.breaches = Breaches()
         self.ended = 0
 
     def arrived(self, request: Request, arrival_s: float, now_s: float) -> None:
-        self._in_flight[request.request_id] = _InFlight(request, arrival_s, now_s)
+        keeps_tokens = request.request_id in self._keep
+        self._in_flight[request.request_id] = _InFlight(request, arrival_s, now_s, keeps_tokens)
         if self._warmup_left:
             self._warmup_left -= 1
             self._warmup.add(request.request_id)
@@ -58,27 +73,92 @@ class RequestRecorder:
     def refused(self, request_id: int, reason: str) -> None:
         self._leave(request_id, "refused", reason)
 
-    def delivered(self, delivery: Delivery) -> None:
-        in_flight = self._in_flight
-        for request_id in delivery.admitted:
-            in_flight[request_id].first_scheduled_s = delivery.scheduled_s
-        for request_id in delivery.preempted:
-            in_flight[request_id].preemptions += 1
-            in_flight[request_id].preempted_at_s = delivery.scheduled_s
-        time_s = delivery.time_s
-        for request_id in delivery.request_ids:
-            record = in_flight[request_id]
-            record.times_s.append(time_s)
-            if record.preempted_at_s is not None:  # back to where it was: it delivers again
-                record.preempted_s += time_s - record.preempted_at_s
-                record.preempted_at_s = None
+    def delivered(self, delivery: Delivery, handover: Handover = ANY_TIME) -> float:
+        """Returns the time at which it happened: the engine's where that is possible, else the driver's own."""
+        self._schedule(delivery, handover)
+        time_s = self._time_of(delivery, handover)
+        self._tokens(delivery, time_s)
         for request_id in delivery.finished:
-            self._leave(request_id, "finished", "")
+            self._finish(request_id)
+        return time_s
 
     def abandon(self, reason: str) -> None:
         """The run ends before they do."""
         for request_id in list(self._in_flight):
             self._leave(request_id, "aborted", reason)
+
+    def _schedule(self, delivery: Delivery, handover: Handover) -> None:
+        scheduled_s = delivery.scheduled_s
+        for request_id in delivery.admitted:
+            record = self._known(request_id)
+            if record is None:
+                continue
+            if record.dispatch_s - handover.tolerance_s <= scheduled_s <= handover.handed_s + handover.tolerance_s:
+                record.first_scheduled_s = scheduled_s
+            else:
+                self.breaches.add(Breach.UNSCHEDULED, f"request {request_id}")
+        for request_id in delivery.preempted:
+            record = self._known(request_id)
+            if record is not None:
+                record.preemptions += 1
+                if record.preempted_at_s is None:  # else it was on the way back, and has been waiting all along
+                    record.preempted_at_s = scheduled_s
+
+    def _time_of(self, delivery: Delivery, handover: Handover) -> float:
+        """Tokens come in order, within the handover, and to nobody who had not asked yet."""
+        time_s, latest_s, tolerance_s = delivery.time_s, self._last_time_s, handover.tolerance_s
+        is_possible = handover.allows(time_s) and time_s >= latest_s - tolerance_s
+        if is_possible and (time_s >= handover.polled_s or self._asked_by(time_s + tolerance_s, delivery.request_ids)):
+            self._last_time_s = max(latest_s, time_s)
+        else:
+            if delivery.request_ids:
+                self.breaches.mistimed(len(delivery.request_ids), time_s, handover.handed_s)
+            self._last_time_s = max(latest_s, handover.handed_s)
+        return self._last_time_s
+
+    def _asked_by(self, time_s: float, request_ids: Sequence[int]) -> bool:
+        in_flight = self._in_flight
+        return all(in_flight[row].dispatch_s <= time_s for row in request_ids if row in in_flight)
+
+    def _tokens(self, delivery: Delivery, time_s: float) -> None:
+        in_flight, token_ids = self._in_flight, delivery.token_ids
+        is_even = len(token_ids) == len(delivery.request_ids)
+        if not is_even:
+            self.breaches.add(Breach.UNEVEN, f"{len(token_ids)} tokens for {len(delivery.request_ids)} rows")
+        for row, request_id in enumerate(delivery.request_ids):
+            record = in_flight.get(request_id)
+            if record is None:
+                self.breaches.add(Breach.UNASKED, f"request {request_id}")
+                continue
+            if len(record.times_s) == record.request.output_tokens:
+                asked = record.request.output_tokens
+                self.breaches.add(Breach.SURPLUS, f"request {request_id} asked for {asked}")
+                continue
+            record.times_s.append(time_s)
+            if record.token_ids is not None and is_even:
+                record.token_ids.append(token_ids[row])
+            if record.preempted_at_s is not None:  # back to where it was: it delivers again
+                record.preempted_s += max(0.0, time_s - record.preempted_at_s)
+                record.preempted_at_s = None
+
+    def _finish(self, request_id: int) -> None:
+        record = self._known(request_id)
+        if record is None:
+            return
+        given, asked = len(record.times_s), record.request.output_tokens
+        if given < asked:
+            self.breaches.add(Breach.CUT_SHORT, f"request {request_id} after {given} of {asked}")
+            self._leave(request_id, "failed", f"the engine ended it after {given} of {asked} tokens")
+            return
+        if record.token_ids is not None:
+            self.answers[request_id] = record.token_ids
+        self._leave(request_id, "finished", "")
+
+    def _known(self, request_id: int) -> _InFlight | None:
+        record = self._in_flight.get(request_id)
+        if record is None:
+            self.breaches.add(Breach.STRANGER, f"request {request_id}")
+        return record
 
     def _leave(self, request_id: int, status: str, reason: str) -> None:
         record = self._in_flight.pop(request_id)
@@ -99,7 +179,7 @@ class RequestRecorder:
                 "preempted_s": record.preempted_s,
                 "status": status,
                 "reason": reason,
-                "tier": "" if status == "refused" else "accel",
+                "tier": "" if record.first_scheduled_s is None else "accel",
                 "warmup": request_id in self._warmup,
                 "token_times_s": times_s.tolist(),
             }

@@ -5,25 +5,30 @@ Not here: how a process is watched (child.py), what it does (cell.py), what the 
 
 from __future__ import annotations
 
-import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.checks import require_runnable
-from harness.child import run_child
+from harness.child import Ending, run_child
 from harness.environment import git_state, machine_facts, versions
+from harness.epitaph import is_disk_full
 from harness.errors import ConfigError
 from harness.experiment import Experiment
+from harness.interrupts import Interrupts, ignore_further
 from harness.plan import CellSpec, expand, resolve_backend
 from harness.progress import Watcher
+from harness.resume import find_run
 from results.errors import ResultsError
-from results.files import write_text
-from results.schema import MANIFEST_FILE, SUMMARY_FILE, CellSummary, Label, Manifest, RunSummary, Status
+from results.files import write_text, writing
+from results.schema import SUMMARY_FILE, CellSummary, Label, Manifest, RunSummary, Status
 from results.store import RunFolder
 
 CELL_MODULE = "harness.cell"
+SPEC_FILE = "spec.json"
+ERROR_FILE = "error.txt"
 PARTIAL_EXIT_CODE = 4
 INTERRUPTED_EXIT_CODE = 130
 
@@ -35,12 +40,18 @@ class RunOutcome:
     report: Path | None
     warnings: tuple[str, ...]
     interrupted: bool
+    stopped: bool = False  # the run folder took no more; the rest was not tried
 
     @property
     def exit_code(self) -> int:
         if self.interrupted:
             return INTERRUPTED_EXIT_CODE
-        return 0 if all(cell.status is Status.OK for cell in self.summary.cells) else PARTIAL_EXIT_CODE
+        is_whole = not self.stopped and all(cell.status is Status.OK for cell in self.summary.cells)
+        return 0 if is_whole else PARTIAL_EXIT_CODE
+
+
+class _FolderFullError(Exception):
+    """Nothing more can be written into the run folder: going on would cost hours and keep nothing."""
 
 
 def run_experiment(
@@ -56,48 +67,50 @@ def run_experiment(
     backend, label, why = resolve_backend(experiment)
     cells = expand(experiment, backend)
     require_runnable(cells, backend)
-    folder = _find(experiment, out_dir, cells) if resume else _create(experiment, out_dir)
-    if not resume:
-        folder.write_manifest(_manifest(experiment, cells, backend, label, command))
-    watcher.run_started(f"{experiment.name}: {len(cells)} cells on {backend} ({label}: {why})", len(cells))
+    manifest = _manifest(experiment, cells, backend, label, command)
+    folder = _reopened(experiment, out_dir, cells) if resume else _created(out_dir, manifest)
+    busy = manifest.machine.get("load_warning")
+    warnings = [str(busy)] if busy and backend != "sim" else []  # on a virtual clock nobody else's work counts
+    with folder.claimed(), Interrupts() as interrupts:
+        try:
+            watcher.run_started(f"{experiment.name}: {len(cells)} cells on {backend} ({label}: {why})", len(cells))
+            full = _run_cells(folder, cells, watcher, module, interrupts)
+            summary, problem = _written_summary(folder)
+            watcher.run_ended(summary)
+        finally:
+            watcher.close()
+        warnings += [*filter(None, (full, problem))]
+        if interrupts.count:
+            return RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=True)
+    if full or problem:
+        return RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=False, stopped=True)
+    return _concluded(folder, summary, warnings)
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _created(out_dir: Path, manifest: Manifest) -> RunFolder:
+    folder: RunFolder | None = None
     try:
-        for cell in cells:
-            _run_or_keep(folder, cell, watcher, module)
-    except KeyboardInterrupt:
-        return RunOutcome(folder.path, folder.write_run_summary(), None, (), interrupted=True)
-    finally:
-        watcher.close()
-    return _conclude(folder)
-
-
-def _create(experiment: Experiment, out_dir: Path) -> RunFolder:
-    try:
-        return RunFolder.create(out_dir, experiment.name)
-    except OSError as error:
-        raise ConfigError(f"--out {out_dir}: cannot be written: {error.strerror}") from None
-
-
-def _find(experiment: Experiment, out_dir: Path, cells: Sequence[CellSpec]) -> RunFolder:
-    """The run to go on with: out_dir itself, or the newest run of this experiment in it. It must be the same run."""
-    stamped = re.compile(rf"{re.escape(experiment.name)}-\d{{8}}T\d{{6}}Z(-\d+)?")
-    inside = sorted(out_dir.iterdir(), reverse=True) if out_dir.is_dir() else []
-    candidates = [out_dir, *(path for path in inside if stamped.fullmatch(path.name))]
-    folder = next((RunFolder.open(path) for path in candidates if (path / MANIFEST_FILE).is_file()), None)
-    if folder is None:
-        raise ConfigError(f"--resume: there is no run of {experiment.name} in {out_dir}")
-    _require_same_run(folder, cells)
+        with writing(out_dir):
+            folder = RunFolder.create(out_dir, manifest.name)
+        folder.write_manifest(manifest)
+    except ResultsError as error:
+        if folder is not None:  # a folder without a manifest is no run
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise ConfigError(f"--out: {error}") from None
     return folder
 
 
-def _require_same_run(folder: RunFolder, cells: Sequence[CellSpec]) -> None:
-    """Half a run from one machine or one torch and half from another would look like one run, and be none."""
-    manifest = folder.manifest
-    if set(manifest.cells_planned) != {cell.cell_id for cell in cells}:
-        raise ConfigError(f"--resume: {folder.path} was planned from another configuration; start a new run")
-    if manifest.machine.get("cpu") != machine_facts()["cpu"] and manifest.label is not Label.SIMULATED:
-        raise ConfigError(f"--resume: {folder.path} was begun on another machine; start a new run")
-    if manifest.versions != versions():
-        raise ConfigError(f"--resume: {folder.path} was begun with other versions of packages; start a new run")
+def _reopened(experiment: Experiment, out_dir: Path, cells: Sequence[CellSpec]) -> RunFolder:
+    """Found, and found writable before anything is taken away from it."""
+    folder = find_run(experiment, out_dir, cells)
+    try:
+        folder.require_writable()
+    except ResultsError as error:
+        raise ConfigError(f"--resume: {error}") from None
+    return folder
 
 
 def _manifest(experiment: Experiment, cells: Sequence[CellSpec], backend: str, label: str, command: str) -> Manifest:
@@ -118,31 +131,65 @@ def _manifest(experiment: Experiment, cells: Sequence[CellSpec], backend: str, l
     )
 
 
-def _run_or_keep(folder: RunFolder, cell: CellSpec, watcher: Watcher, module: str) -> None:
-    """A complete cell is kept unless it failed: a failure may have been the machine's, so resuming tries it again."""
-    if folder.is_complete(cell.cell_id):
-        if _is_kept(folder, cell.cell_id):
-            watcher.cell_skipped(cell)
-            return
-        (folder.cell_path(cell.cell_id) / SUMMARY_FILE).unlink()
-    folder.clear_incomplete(cell.cell_id)
-    cell_dir = folder.cell_dir(cell.cell_id)
-    write_text(cell_dir / "spec.json", cell.to_json() + "\n")
-    watcher.cell_started(cell)
-    ending = run_child(cell_dir, cell.measure.time_limit_s, watcher.cell_progressed, module)
-    summary = _summary(folder, cell, ending.reason or "the process ended without a summary")
-    watcher.cell_ended(cell, summary, ending.wall_s)
+# --- the cells --------------------------------------------------------------------------------------------------------
+
+
+def _run_cells(
+    folder: RunFolder, cells: Sequence[CellSpec], watcher: Watcher, module: str, interrupts: Interrupts
+) -> str | None:
+    """One after the other until all are run or the user has enough; why not, where the folder takes no more."""
+    try:
+        for cell in cells:
+            if interrupts.count:
+                return None
+            if _is_kept(folder, cell.cell_id):
+                watcher.cell_skipped(cell)
+            else:
+                _run(folder, cell, watcher, module, interrupts)
+    except (_FolderFullError, ResultsError, OSError) as error:
+        return f"stopped: {error}; put that right, then the same command with --resume goes on"
+    return None
 
 
 def _is_kept(folder: RunFolder, cell_id: str) -> bool:
+    """A complete cell is kept unless it failed: a failure may have been the machine's, so resuming tries it again."""
+    if not folder.is_complete(cell_id):
+        return False
     try:
         return folder.read_cell_summary(cell_id).status is not Status.FAILED
     except ResultsError:  # a summary that cannot be read tells nothing
         return False
 
 
-def _summary(folder: RunFolder, cell: CellSpec, reason: str) -> CellSummary:
+def _run(folder: RunFolder, cell: CellSpec, watcher: Watcher, module: str, interrupts: Interrupts) -> None:
+    (folder.cell_path(cell.cell_id) / SUMMARY_FILE).unlink(missing_ok=True)
+    cell_dir = _begun(folder, cell)
+    watcher.cell_started(cell)
+    ending = run_child(cell_dir, cell.measure.time_limit_s, watcher.cell_progressed, interrupts, module)
+    folder.remove_temporaries(cell.cell_id)
+    if ending.interrupted and not folder.is_complete(cell.cell_id):
+        return  # neither a result nor a failure: as if it had not begun
+    is_full = is_disk_full(ending.reason or "") and not folder.is_complete(cell.cell_id)
+    if is_full:
+        _begun(folder, cell)  # what there was room for is half a record; the reason needs the room
+    summary = _kept_summary(folder, cell, ending)
+    watcher.cell_ended(cell, summary, ending.wall_s)
+    if is_full:
+        raise _FolderFullError(ending.reason)
+
+
+def _begun(folder: RunFolder, cell: CellSpec) -> Path:
+    folder.clear_incomplete(cell.cell_id)
+    cell_dir = folder.cell_dir(cell.cell_id)
+    write_text(cell_dir / SPEC_FILE, cell.to_json() + "\n")
+    return cell_dir
+
+
+def _kept_summary(folder: RunFolder, cell: CellSpec, ending: Ending) -> CellSummary:
     """What the cell wrote, or a failed summary in its place. A cell that wrote one has results, however it ended."""
+    reason = ending.reason or "the process ended without a summary"
+    if ending.reason is not None:
+        write_text(folder.cell_path(cell.cell_id) / ERROR_FILE, f"{reason}\n\n{ending.last_words}")
     if folder.is_complete(cell.cell_id):
         try:
             return folder.read_cell_summary(cell.cell_id)
@@ -162,18 +209,32 @@ def _summary(folder: RunFolder, cell: CellSpec, reason: str) -> CellSummary:
     return summary
 
 
-def _conclude(folder: RunFolder) -> RunOutcome:
-    """Summary, verdicts, report. A report that fails costs a warning, not the run."""
-    summary = folder.write_run_summary()
-    warnings: list[str] = []
-    report: Path | None = None
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def _written_summary(folder: RunFolder) -> tuple[RunSummary, str | None]:
+    """The cells as they are on disk; a problem where their summary cannot be added to them."""
     try:
-        from harness.stats import verdicts
+        return folder.write_run_summary(), None
+    except ResultsError as error:
+        return folder.gather(), f"{error}; the cells' own summaries are kept"
+
+
+def _concluded(folder: RunFolder, summary: RunSummary, warnings: list[str]) -> RunOutcome:
+    """Verdicts and report. What goes wrong with them costs a warning, not the run: the numbers are safe on disk."""
+    report: Path | None = None
+    again = f"try `harness report {folder.path}`"
+    try:
+        from harness.verdicts import verdicts
 
         summary = folder.write_run_summary(verdicts([cell.to_json() for cell in summary.cells]))
         from reports.page import write_report
 
         report = write_report(folder.path)
-    except Exception as error:  # the numbers are safe on disk; whatever went wrong here can be repeated with `report`
-        warnings.append(f"no report: {type(error).__name__}: {error}; try `harness report {folder.path}`")
+    except KeyboardInterrupt:
+        ignore_further()
+        warnings.append(f"no report: interrupted; {again}")
+        return RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=True)
+    except Exception as error:
+        warnings.append(f"no report: {type(error).__name__}: {error}; {again}")
     return RunOutcome(folder.path, summary, report, tuple(warnings), interrupted=False)

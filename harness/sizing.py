@@ -1,8 +1,9 @@
 """From a budget to KV blocks: what fits beside the weights, the same arithmetic for every engine and backend.
 
-Says what does not fit, and by how much, before anything is written.
+Says what does not fit, and by how much, before anything is written; and what the engines of a run can all hold.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -11,8 +12,10 @@ from engines.core.policy import Policy
 from engines.core.types import Capabilities, TierCapacity, Unit
 from engines.hardware import load_hardware
 from engines.model.config import ModelConfig, load_config
+from engines.registry import known_engines, make_policy
 from harness.costs import DTYPE_BYTES
-from harness.errors import ConfigError
+from harness.environment import allowed_cores
+from harness.errors import ConfigError, is_user_mistake
 from harness.gpu import local_gpus
 from harness.plan import CellSpec
 
@@ -68,9 +71,42 @@ def capabilities(spec: CellSpec, sizing: Sizing, policy: Policy) -> Capabilities
         accel=TierCapacity(sizing.accel_blocks, ACCEL_PAGE_TOKENS, ACCEL_PAGE_TOKENS * block_bytes),
         host=TierCapacity(host_blocks, HOST_PAGE_TOKENS, HOST_PAGE_TOKENS * block_bytes),
         units=frozenset(Unit) - {Unit.DISK},
-        host_threads=spec.budget.cpu_threads if isinstance(spec.budget.cpu_threads, int) else 1,
+        host_threads=host_threads(spec),
         max_model_tokens=model.max_positions,
     )
+
+
+def host_threads(spec: CellSpec) -> int:
+    """`auto` leaves one core to whoever launches: of the modelled machine, or of this one beside the accelerator's."""
+    if isinstance(spec.budget.cpu_threads, int):
+        return spec.budget.cpu_threads
+    if spec.backend == "sim" and spec.hardware is not None:
+        return max(1, load_hardware(spec.hardware).cpu.cores - 1)
+    return max(1, len(allowed_cores()) - (spec.budget.accel_cores if spec.backend == "cpu" else 1))
+
+
+def longest_request_tokens(spec: CellSpec) -> int:
+    """Prompt and output together, as far as the engine and the model's context go."""
+    sizing = size(spec)
+    longest = sizing.longest_request_tokens
+    if known_engines()[spec.engine.kind].is_policy:
+        policy = make_policy(spec.engine.kind, spec.engine.options)
+        longest = capabilities(spec, sizing, policy).accel.tokens + 1
+    return min(longest, load_config(spec.model).max_positions)
+
+
+def common_request_tokens(cells: Iterable[CellSpec]) -> int | None:
+    """What every engine of a run can hold: a workload is cut to it once, before any engine sees it.
+
+    None where an engine holds nothing at all: what is wrong with it is said when the cells are checked.
+    """
+    one_each = {cell.engine.name: cell for cell in cells}
+    try:
+        return min(longest_request_tokens(cell) for cell in one_each.values())
+    except ValueError as error:
+        if is_user_mistake(error):
+            return None
+        raise
 
 
 def memory_problems(spec: CellSpec, sizing: Sizing) -> list[str]:

@@ -1,19 +1,18 @@
-"""What a set of figures allows one to say: intervals, streams too long to keep, and the verdict sentence.
+"""What a set of figures allows one to say: intervals, and streams too long to keep.
 
-Numbers in, numbers or sentences out: no files, no clocks, nothing of engines but their names. All intervals are 95 %.
+Numbers in, numbers out: no files, no clocks, nothing of engines. All intervals are 95 %. The sentences that follow from
+them are in verdicts.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as scipy_stats
+from scipy import special  # not scipy.stats: every cell imports this, and that takes half a second
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -40,9 +39,14 @@ def order_ranks(count: int, quantile: float) -> tuple[int, int] | None:
 
     How many values lie below the true quantile is binomial whatever their distribution: only independence is assumed.
     """
-    low = int(scipy_stats.binom.ppf(0.025, count, quantile))
-    high = int(scipy_stats.binom.ppf(0.975, count, quantile)) + 1
+    low, high = _binomial_quantile(0.025, count, quantile), _binomial_quantile(0.975, count, quantile) + 1
     return (low, high) if low >= 1 and high <= count else None
+
+
+def _binomial_quantile(share: float, count: int, quantile: float) -> int:
+    """The smallest k with P(at most k of `count` lie below the quantile) >= share."""
+    k = max(0, math.ceil(special.bdtrik(share, count, quantile)))
+    return k - 1 if k and special.bdtr(k - 1, count, quantile) >= share else k  # the inverse is rounded
 
 
 def observations_needed(percent: int) -> int:
@@ -200,154 +204,16 @@ def bootstrap_interval(
 
 def paired_interval(ratios: Sequence[float]) -> Interval:
     """Geometric mean of paired ratios with Student's t on their logarithms; needs two pairs."""
-    logs = np.log(_checked(ratios))
+    logs = np.log(checked(ratios))
     if logs.size < 2:
         raise ValueError(f"an interval needs at least 2 pairs, there are {logs.size}")
     centre = float(logs.mean())
-    reach = float(scipy_stats.t.ppf(0.975, logs.size - 1) * logs.std(ddof=1) / math.sqrt(logs.size))
+    reach = float(special.stdtrit(logs.size - 1, 0.975) * logs.std(ddof=1) / math.sqrt(logs.size))
     return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach))
 
 
-def verdict_sentence(a_name: str, b_name: str, ratios: Sequence[float]) -> str:
-    """One sentence on a against b, where a ratio is a's throughput over b's in one pair."""
-    pairs = len(ratios)
-    if pairs < MIN_PAIRS:
-        return _figures(a_name, b_name, _checked(ratios))
-    found = paired_interval(ratios)
-    # In a deterministic simulation nothing varies: an interval of width 0 would claim a certainty that nobody measured.
-    all_equal = found.high - found.low < 1e-6 * found.value
-    if found.low - 1e-6 <= 1 <= found.high + 1e-6:
-        figures = f"the same in all {pairs} pairs" if all_equal else f"95 % interval {_signed(found)} %, {pairs} pairs"
-        return f"no difference shown ({a_name} against {b_name}: {figures})"
-    figures = f"the same in all {pairs} pairs" if all_equal else f"95 % interval {_unsigned(found)} %, {pairs} pairs"
-    direction = "faster" if found.value > 1 else "slower"
-    effect = f"{100 * abs(found.value - 1):.{_decimals(found)}f}"
-    return f"{a_name} is {effect} % {direction} than {b_name} ({figures})"
-
-
-def _figures(a_name: str, b_name: str, ratios: FloatArray) -> str:
-    if not ratios.size:
-        return f"{a_name} and {b_name} have no pair to compare"
-    middle = math.exp(float(np.log(ratios).mean()))
-    plural = "pair" if ratios.size == 1 else "pairs"
-    return (
-        f"{a_name} / {b_name} = {middle:.3g} ({ratios.min():.3g}-{ratios.max():.3g} in {ratios.size} {plural}); "
-        f"no verdict below {MIN_PAIRS} pairs"
-    )
-
-
-def _checked(ratios: Sequence[float]) -> FloatArray:
+def checked(ratios: Sequence[float]) -> FloatArray:
     values = np.asarray(ratios, dtype=np.float64)
     if not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(f"a ratio of throughputs must be a positive number, not {list(ratios)}")
     return values
-
-
-def _decimals(found: Interval) -> int:
-    """As many as the interval's width supports, and enough that an end which is not 0 does not read as 0."""
-    width = 100 * (found.high - found.low)
-    digits = 0 if width >= 4 or width < 1e-4 else 1 if width >= 0.4 else 2
-    while digits < 4 and any(round(100 * abs(end - 1), digits) == 0 for end in (found.low, found.high)):
-        digits += 1
-    return digits
-
-
-def _unsigned(found: Interval) -> str:
-    digits = _decimals(found)
-    return "-".join(f"{100 * end:.{digits}f}" for end in sorted((abs(found.low - 1), abs(found.high - 1))))
-
-
-def _signed(found: Interval) -> str:
-    digits = _decimals(found)
-    return f"{100 * (found.low - 1):+.{digits}f} to {100 * (found.high - 1):+.{digits}f}"
-
-
-# --- the cells of a run -----------------------------------------------------------------------------------------------
-
-Cell = Mapping[str, Any]
-THROUGHPUT = "output_tokens_per_s"
-
-
-def verdicts(cells: Sequence[Cell]) -> list[str]:
-    """The sentences that open a report: each engine against the baseline, per workload, then what was left out."""
-    engines = list(dict.fromkeys(str(cell["engine"]) for cell in cells))
-    workloads = list(dict.fromkeys(str(cell["workload"]) for cell in cells))
-    lines = []
-    for workload in workloads:
-        here = [cell for cell in cells if cell["workload"] == workload]
-        prefix = f"{workload}: " if len(workloads) > 1 else ""
-        lines += [prefix + line for line in _on_workload(engines, here)]
-    return lines + _left_out(cells)
-
-
-def _on_workload(engines: Sequence[str], cells: Sequence[Cell]) -> list[str]:
-    usable = {name: [cell for cell in cells if cell["engine"] == name and _is_usable(cell)] for name in engines}
-    baseline = "gpu_only" if "gpu_only" in engines else engines[0]
-    if len(engines) == 1:
-        return _medians(usable)
-    if not usable[baseline]:
-        return [f"{baseline}, the baseline, has no valid cell: nothing is compared with it", *_medians(usable)]
-    return [_compare(usable[name], usable[baseline], name, baseline) for name in engines if name != baseline]
-
-
-def _compare(ours: Sequence[Cell], theirs: Sequence[Cell], name: str, baseline: str) -> str:
-    if not ours:
-        return f"{name} has no valid cell: no comparison with {baseline}"
-    labels = [sorted({str(cell["label"]) for cell in side}) for side in (ours, theirs)]
-    if labels[0] != labels[1] or len(labels[0]) > 1:
-        return (
-            f"{name} is {'/'.join(labels[0])} and {baseline} {'/'.join(labels[1])}: different labels are not compared"
-        )
-    if any(max(Counter(cell["repeat"] for cell in side).values()) > 1 for side in (ours, theirs)):
-        return f"{name} and {baseline} have several cells of one repeat: points of a sweep need names of their own"
-    by_repeat = {cell["repeat"]: cell for cell in theirs}
-    pairs = [(cell, by_repeat[cell["repeat"]]) for cell in ours if cell["repeat"] in by_repeat]
-    # A plateau of one side against the whole run of the other would compare different phases of the load.
-    same_window = all(_plateau(a) == _plateau(b) for a, b in pairs)
-    key = THROUGHPUT if same_window else f"{THROUGHPUT}_whole_run"
-    found = [(a["metrics"].get(key), b["metrics"].get(key)) for a, b in pairs]
-    ratios = [float(a) / float(b) for a, b in found if a and b]
-    window = "" if same_window else ", over the whole run"
-    return f"{verdict_sentence(name, baseline, ratios)} [{labels[0][0]}{window}]"
-
-
-def _plateau(cell: Cell) -> bool:
-    return bool(cell["metrics"].get("window_is_plateau", 0.0))
-
-
-def _medians(usable: Mapping[str, Sequence[Cell]]) -> list[str]:
-    lines = []
-    for name, cells in usable.items():
-        for label in dict.fromkeys(str(cell["label"]) for cell in cells):
-            figures = [float(cell["metrics"][THROUGHPUT]) for cell in cells if cell["label"] == label]
-            plural = "repeat" if len(figures) == 1 else "repeats"
-            lines.append(
-                f"{name}: {np.median(figures):.4g} output tokens/s, median of {len(figures)} {plural} [{label}]"
-            )
-    return lines
-
-
-def _is_usable(cell: Cell) -> bool:
-    figure = (cell.get("metrics") or {}).get(THROUGHPUT)
-    return cell["status"] == "ok" and figure is not None and math.isfinite(figure) and figure > 0
-
-
-def _left_out(cells: Sequence[Cell]) -> list[str]:
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((str(cell["engine"]), str(cell["workload"])), []).append(cell)
-    lines = []
-    for (engine, workload), group in groups.items():
-        bad = [cell for cell in group if not _is_usable(cell)]
-        if bad:
-            reasons = "; ".join(dict.fromkeys(_reason(cell) for cell in bad))
-            lines.append(f"{engine} on {workload}: {len(bad)} of {len(group)} cells left out ({reasons})")
-    return lines
-
-
-def _reason(cell: Cell) -> str:
-    if cell["status"] == "ok":
-        return "ok, but without a throughput"
-    text = str(cell.get("error") or next(iter(cell.get("notes") or []), "")).strip()
-    first = text.splitlines()[0][:160] if text else ""
-    return f"{cell['status']}: {first}" if first else str(cell["status"])

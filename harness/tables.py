@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.catalogue import Listing
     from harness.doctor import Finding
     from harness.needs import CellNeeds
+    from results.query import Group
     from results.schema import CellSummary, RunSummary
 
 # (heading, metric, factor, format): the few figures that say who was faster; the report has the rest
@@ -30,12 +31,15 @@ def listing_table(listing: Listing) -> Table:
 
 
 def result_table(summary: RunSummary) -> Table:
-    """One row per engine and workload: the median over its good repeats."""
+    """One row per engine and workload: the median over its good repeats. Who took too much is marked."""
+    from results.query import Group
+
     labels = sorted({str(cell.label) for cell in summary.cells})
-    groups: dict[tuple[str, str], list[CellSummary]] = {}
+    members: dict[tuple[str, str], list[CellSummary]] = {}
     for cell in summary.cells:
-        groups.setdefault((cell.workload, cell.engine), []).append(cell)
-    rows = [(*key, _tally(cells), *_medians(cells)) for key, cells in groups.items()]
+        members.setdefault((cell.workload, cell.engine), []).append(cell)
+    groups = [Group(engine, workload, tuple(cells)) for (workload, engine), cells in members.items()]
+    rows = [(group.workload, _marked(group), _tally(group), *_medians(group)) for group in groups]
     headings = ("workload", "engine", "cells ok", *(heading for heading, *_ in FIGURES))
     return _table(f"results, {' and '.join(labels)}", headings, rows, right_from=2)
 
@@ -75,14 +79,18 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
     return table
 
 
-def _tally(cells: Sequence[CellSummary]) -> str:
-    return f"{sum(cell.status == 'ok' for cell in cells)}/{len(cells)}"
+def _marked(group: Group) -> str:
+    return f"{group.engine} (unfair)" if any(cell.unfair for cell in group.cells) else group.engine
 
 
-def _medians(cells: Sequence[CellSummary]) -> list[str]:
+def _tally(group: Group) -> str:
+    return f"{len(group.ok)}/{len(group.cells)}"
+
+
+def _medians(group: Group) -> list[str]:
     shown = []
     for _, metric, factor, pattern in FIGURES:
-        values = [cell.metrics[metric] for cell in cells if cell.status == "ok" and metric in cell.metrics]
+        values = [cell.metrics[metric] for cell in group.shown if metric in cell.metrics]
         shown.append(format(median(values) * factor, pattern) if values else "-")
     return shown
 

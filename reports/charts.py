@@ -1,99 +1,40 @@
-"""Figures as inline SVG that belongs to the page: its colours are the page's variables, its text the page's font.
+"""The figures of the report, one function each.
 
-seaborn and matplotlib are imported when the first figure is drawn, and used without pyplot's state, so nothing is left
-behind. Text in a figure is ours only; names of engines stand in the HTML around it.
+How a figure becomes part of the page is `drawing`'s; what it shows is reduced to little before it comes here.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from reports.drawing import COLOURS, INK, RULE, SERIES, Alt, Frame, line, svg
+from reports.estimates import Estimate
 from reports.latencies import Curve
+from reports.predictions import Points
 from reports.timelines import Busy, Timeline
 from reports.values import Scale, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# A figure is drawn in marker colours that become variables of the style sheet: light, dark and print differ only there.
-SERIES = 8
-_COLOURS = tuple(f"#fe01{slot:02x}" for slot in range(SERIES))
-_INK, _RULE = "#fe0200", "#fe0201"
-_VARIABLES = {colour: f"var(--s{slot})" for slot, colour in enumerate(_COLOURS)} | {
-    _INK: "var(--muted)",
-    _RULE: "var(--rule)",
-}
-# Lines differ in dashes too, for eyes and printers without colour. The legend in the page uses the same list.
-DASHES: tuple[tuple[float, ...], ...] = (
-    (),
-    (5, 2),
-    (1.5, 1.5),
-    (7, 2, 1.5, 2),
-    (3, 1.5),
-    (9, 3),
-    (1, 2.5),
-    (5, 1.5, 1, 1.5),
-)
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hybrid-harness",
-    "text.parse_math": False,
-    "font.size": 11,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.minor.visible": False,
-    "lines.linewidth": 1.6,
-}
+WIDE = 30  # values that span more than this factor get a logarithmic axis
 
 
 @dataclass(frozen=True, slots=True)
-class Alt:
-    """What a figure is called in the page (unique) and what it says to those who do not see it."""
+class Sweep:
+    """One engine's line over a sweep; the points are in the order of what was swept."""
 
-    key: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Size and margins in inches of 72 points: a panel is 360 points wide, as a phone is.
-
-    Margins are fixed, because having them computed costs more than drawing the figure, and panels then line up.
-    """
-
-    width_in: float = 5.0
-    height_in: float = 3.0
-    left_in: float = 0.6
-    right_in: float = 0.15
-    bottom_in: float = 0.55
-    top_in: float = 0.1
-
-    @property
-    def inside(self) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of the axes as shares of the figure."""
-        across = self.width_in - self.left_in - self.right_in
-        upwards = self.height_in - self.bottom_in - self.top_in
-        shares = self.left_in / self.width_in, self.bottom_in / self.height_in
-        return *shares, across / self.width_in, upwards / self.height_in
+    slot: int
+    across: tuple[float, ...]
+    up: tuple[Estimate, ...]
 
 
 def ecdf(curves: Sequence[tuple[int, Curve]], scale: Scale, alt: Alt) -> Markup:
@@ -105,17 +46,17 @@ def ecdf(curves: Sequence[tuple[int, Curve]], scale: Scale, alt: Alt) -> Markup:
         for slot, curve in curves:
             weights = np.diff(curve.share, prepend=0.0)
             frame = pd.DataFrame({"time": curve.seconds * scale.factor, "weight": weights})
-            seaborn.ecdfplot(data=frame, x="time", weights="weight", ax=axes, **_line(slot))
+            seaborn.ecdfplot(data=frame, x="time", weights="weight", ax=axes, **line(slot))
         low = min(float(curve.seconds[0]) for _, curve in curves) * scale.factor
         high = max(float(curve.seconds[-1]) for _, curve in curves) * scale.factor
-        if high > 30 * low:
-            _logarithmic(axes, low, high)
+        if high > WIDE * low:
+            _logarithmic(axes, "x", low, high)
         else:
             axes.set_xlim(0, high * 1.03)
         unit = f"{scale.unit}, logarithmic" if axes.get_xscale() == "log" else scale.unit
         axes.set(xlabel=unit, ylabel=None, ylim=(0, 1.02))
 
-    return _svg(draw, alt)
+    return svg(draw, alt)
 
 
 def over_time(series: Sequence[tuple[int, Sequence[Timeline]]], column: str, alt: Alt) -> Markup:
@@ -133,13 +74,13 @@ def over_time(series: Sequence[tuple[int, Sequence[Timeline]]], column: str, alt
                 estimator="median",
                 errorbar=("pi", 100) if len(timelines) > 1 else None,
                 err_kws={"alpha": 0.15, "linewidth": 0},
-                **_line(slot),
+                **line(slot),
             )
         axes.set(xlabel="s", ylabel=None)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
 
-    return _svg(draw, alt)
+    return svg(draw, alt)
 
 
 def busy_bars(slot: int, busy: Busy, units: Sequence[tuple[str, str]], alt: Alt) -> Markup:
@@ -148,10 +89,10 @@ def busy_bars(slot: int, busy: Busy, units: Sequence[tuple[str, str]], alt: Alt)
     def draw(axes: Axes) -> None:
         for row, (unit, _) in enumerate(units):
             working, bubble, _ = busy.share(unit)
-            axes.barh(row, working * 100, height=0.62, color=_COLOURS[slot % SERIES])
-            axes.barh(row, bubble * 100, left=working * 100, height=0.62, color=_COLOURS[slot % SERIES], alpha=0.25)
-            axes.barh(row, 100, height=0.62, fill=False, edgecolor=_RULE, linewidth=0.8)
-            axes.text(103, row, percent(working), va="center", color=_INK)
+            axes.barh(row, working * 100, height=0.62, color=COLOURS[slot % SERIES])
+            axes.barh(row, bubble * 100, left=working * 100, height=0.62, color=COLOURS[slot % SERIES], alpha=0.25)
+            axes.barh(row, 100, height=0.62, fill=False, edgecolor=RULE, linewidth=0.8)
+            axes.text(103, row, percent(working), va="center", color=INK)
         axes.set_yticks(range(len(units)), [title for _, title in units])
         axes.set(xlim=(0, 120), xlabel="% of serving time")
         axes.set_xticks([0, 25, 50, 75, 100])
@@ -161,12 +102,97 @@ def busy_bars(slot: int, busy: Busy, units: Sequence[tuple[str, str]], alt: Alt)
         axes.spines["left"].set_visible(False)
         axes.spines["bottom"].set_bounds(0, 100)
 
-    return _svg(draw, alt, _Frame(3.9, 0.65 + 0.36 * len(units), left_in=0.95, right_in=0.05))
+    return svg(draw, alt, Frame(3.9, 0.65 + 0.36 * len(units), left_in=0.95, right_in=0.05))
 
 
-def _line(slot: int) -> dict[str, Any]:
-    dashes = DASHES[slot % len(DASHES)]
-    return {"color": _COLOURS[slot % SERIES], "linestyle": (0, dashes) if dashes else "solid"}
+def predicted(slot: int, points: Points, scale: Scale, alt: Alt) -> Markup:
+    """Predicted against observed times, on like axes, and the line on which they agree; darker is more steps."""
+
+    def draw(axes: Axes) -> None:
+        across, up = points.observed_s * scale.factor, points.predicted_s * scale.factor
+        low, high = min(across.min(), up.min()) / 1.15, max(across.max(), up.max()) * 1.15
+        axes.plot([low, high], [low, high], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        for alpha, chosen in zip((0.35, 0.6, 1.0), _classes(points.steps), strict=True):
+            axes.plot(
+                across[chosen],
+                up[chosen],
+                linestyle="none",
+                marker="o",
+                markersize=4.5,
+                markeredgewidth=0,
+                color=COLOURS[slot % SERIES],
+                alpha=alpha,
+            )
+        if high > 6 * low:
+            _logarithmic(axes, "x", low, high)
+            _logarithmic(axes, "y", low, high)
+        else:
+            axes.set(xlim=(low, high), ylim=(low, high))
+            axes.locator_params(nbins=5)
+        axes.set(xlabel=f"observed, {scale.unit}", ylabel=f"predicted, {scale.unit}")
+
+    return svg(draw, alt, Frame(3.6, 3.1, left_in=0.75))
+
+
+def curves(lines: Sequence[Sweep], scale: Scale, across: str, alt: Alt) -> Markup:
+    """A figure over what was swept, one line per engine, with the span of every point."""
+
+    def draw(axes: Axes) -> None:
+        for sweep in lines:
+            _points(axes, sweep.slot, sweep.across, sweep.up, scale)
+        values = [estimate.value * scale.factor for sweep in lines for estimate in sweep.up]
+        unit = _from_zero_or_logarithmic(axes, values)
+        axes.set_xlim(0, max(place for sweep in lines for place in sweep.across) * 1.05)
+        axes.set(xlabel=across, ylabel=", ".join(word for word in (scale.unit, unit) if word) or None)
+
+    return svg(draw, alt, Frame(left_in=0.75))
+
+
+def front(lines: Sequence[Sweep], best: Sequence[tuple[float, float]], scale: Scale, across: str, alt: Alt) -> Markup:
+    """Latency against throughput; the points that no other point beats in both are ringed and joined."""
+
+    def draw(axes: Axes) -> None:
+        for sweep in lines:
+            _points(axes, sweep.slot, sweep.across, sweep.up, scale)
+        axes.plot(
+            [place for place, _ in best],
+            [value * scale.factor for _, value in best],
+            color=INK,
+            linewidth=0.9,
+            marker="o",
+            markersize=10,
+            markerfacecolor="none",
+            markeredgewidth=1.1,
+            zorder=1,
+        )
+        unit = _from_zero_or_logarithmic(axes, [value.value * scale.factor for sweep in lines for value in sweep.up])
+        axes.set(xlabel=across, ylabel=", ".join(word for word in (scale.unit, unit) if word))
+
+    return svg(draw, alt, Frame(left_in=0.75))
+
+
+def _classes(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Few, some, most: by how many steps a point stands for, against the fullest point."""
+    share = np.log1p(counts) / np.log1p(counts.max())
+    few, most = share < 1 / 3, share >= 2 / 3
+    return few, ~few & ~most, most
+
+
+def _points(axes: Axes, slot: int, across: Sequence[float], up: Sequence[Estimate], scale: Scale) -> None:
+    values = np.array([[value.value, value.low, value.high] for value in up]) * scale.factor
+    style = line(slot)
+    axes.vlines(across, values[:, 1], values[:, 2], color=style["color"], linewidth=1.0, alpha=0.6)
+    axes.plot(across, values[:, 0], marker="o", markersize=4, **style)
+
+
+def _from_zero_or_logarithmic(axes: Axes, values: Sequence[float]) -> str:
+    """Gives the word for the axis; a logarithmic one has no zero."""
+    low, high = min(values), max(values)
+    if low > 0 and high > WIDE * low:
+        _logarithmic(axes, "y", low / 1.1, high * 1.1)
+        return "logarithmic"
+    axes.set_ylim(bottom=0)
+    return ""
 
 
 def _repeats(timelines: Sequence[Timeline], column: str) -> pd.DataFrame:
@@ -179,43 +205,12 @@ def _repeats(timelines: Sequence[Timeline], column: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).dropna()
 
 
-def _logarithmic(axes: Axes, low: float, high: float) -> None:
+def _logarithmic(axes: Axes, side: Literal["x", "y"], low: float, high: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axes.set_xscale("log")
-    axes.set_xlim(low / 1.1, high * 1.1)
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axes.set(**{f"{side}scale": "log", f"{side}lim": (low / 1.1, high * 1.1)})
     few_decades = high / low < 100
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few_decades else (1.0,)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-
-
-def _svg(draw: Callable[[Axes], None], alt: Alt, frame: _Frame | None = None) -> Markup:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    frame = frame or _Frame()
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(frame.width_in, frame.height_in))
-        draw(figure.add_axes(frame.inside))
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(out.getvalue(), alt)
-
-
-def _inline(svg: str, alt: Alt) -> Markup:
-    """matplotlib's file as a part of a page: no prologue, ids of its own, short numbers, the page's colours."""
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    assert box is not None
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    for needless in (r"<metadata>.*?</metadata>", r"<defs>\s*<style.*?</style>\s*</defs>", r"<!--.*?-->"):
-        body = re.sub(needless, "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="[^"]*"', "<g", body)
-    body = re.sub(r'\bid="', f'id="{alt.key}-', body)
-    body = body.replace("url(#", f"url(#{alt.key}-").replace('xlink:href="#', f'href="#{alt.key}-')
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag.group()), body)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, variable)
-    body = re.sub(r"\s+", " ", body).replace("> <", "><").strip()
-    return Markup(f'<svg role="img" aria-label="{escape(alt.text)}" viewBox="{box.group(1)}">{body}')
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few_decades else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))

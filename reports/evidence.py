@@ -1,56 +1,74 @@
-"""All that the report takes from the tables of the cells. Failed cells give no figures, so theirs are not read."""
+"""All that the report takes from the files of the cells. Failed cells give no figures, so theirs are not read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from reports.latencies import Latencies
+from reports.predictions import Predictions
 from reports.timelines import Timeline, read_timeline
+from reports.traces import Excerpt, read_excerpt
 from results.errors import ResultsError
-from results.query import Group, Run
+from results.query import Run
 
 Key = tuple[str, str]  # engine, workload
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The excerpt of a trace, and the repeat it is from."""
+
+    repeat: int
+    excerpt: Excerpt
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Per engine and workload: latencies pooled over repeats, a timeline per repeat. `unreadable` explains the gaps."""
+    """Per engine and workload: latencies and predictions pooled over repeats, a timeline per repeat, one trace."""
 
     latencies: Mapping[Key, Latencies]
     timelines: Mapping[Key, tuple[Timeline, ...]]
-    unreadable: tuple[str, ...]
+    predictions: Mapping[Key, Predictions]
+    traces: Mapping[Key, Traced]
+    unreadable: tuple[str, ...]  # explains the gaps
 
 
 def gather(run: Run) -> Evidence:
-    unreadable: list[str] = []
+    reader = _Reader()
     latencies: dict[Key, Latencies] = {}
     timelines: dict[Key, tuple[Timeline, ...]] = {}
+    predictions: dict[Key, Predictions] = {}
+    traces: dict[Key, Traced] = {}
     for group in run.groups():
-        if group.ok:
-            key = group.engine, group.workload
-            latencies[key] = _latencies(run, group, unreadable)
-            timelines[key] = _timelines(run, group, unreadable)
-    return Evidence(latencies, timelines, tuple(unreadable))
+        if not group.ok:
+            continue
+        key = group.engine, group.workload
+        folders = [run.cell_dir(cell) for cell in group.ok]
+        latencies[key], predictions[key] = Latencies(), Predictions()
+        for folder in folders:
+            reader.read(latencies[key].add_cell, folder)
+            reader.read(predictions[key].add_cell, folder)
+        found = [reader.read(read_timeline, folder) for folder in folders]
+        timelines[key] = tuple(timeline for timeline in found if timeline)
+        excerpt = reader.read(read_excerpt, folders[0])
+        if excerpt:
+            traces[key] = Traced(group.ok[0].repeat, excerpt)
+    return Evidence(latencies, timelines, predictions, traces, tuple(dict.fromkeys(reader.unreadable)))
 
 
-def _latencies(run: Run, group: Group, unreadable: list[str]) -> Latencies:
-    pooled = Latencies()
-    for cell in group.ok:
+class _Reader:
+    """Reads what can be read, and remembers why the rest could not."""
+
+    def __init__(self) -> None:
+        self.unreadable: list[str] = []
+
+    def read(self, reading: Callable[[Path], Found], cell_dir: Path) -> Found | None:
         try:
-            pooled.add_cell(run.cell_dir(cell))
+            return reading(cell_dir)
         except ResultsError as error:
-            unreadable.append(str(error))
-    return pooled
-
-
-def _timelines(run: Run, group: Group, unreadable: list[str]) -> tuple[Timeline, ...]:
-    found: list[Timeline] = []
-    for cell in group.ok:
-        try:
-            timeline = read_timeline(run.cell_dir(cell))
-        except ResultsError as error:
-            unreadable.append(str(error))
-        else:
-            found += [timeline] if timeline else []
-    return tuple(found)
+            self.unreadable.append(str(error))
+            return None

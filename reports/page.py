@@ -10,14 +10,17 @@ import hashlib
 from pathlib import Path
 
 from reports.evidence import gather
+from reports.judgement import judged
 from reports.rendering import Section, asset, render
 from reports.sections import (
+    accuracy,
     busy,
     definitions,
     distributions,
-    envelope,
+    fairness,
     figures,
     occupancy,
+    overlap,
     overview,
     problems,
     provenance,
@@ -32,7 +35,7 @@ REPORT_FILE = "report.html"
 
 def write_report(run_dir: Path) -> Path:
     """Builds `report.html` in the run folder, whatever state the run is in, and gives its path."""
-    run = load_run(run_dir)
+    run = judged(load_run(run_dir))
     path = run_dir / REPORT_FILE
     write_text(path, _page(run))
     return path
@@ -53,14 +56,17 @@ def _page(run: Run) -> str:
 
 def _sections(run: Run) -> list[Section]:
     evidence = gather(run)
+    troubles = problems.build(run, evidence)
     return [
-        verdict.build(run),
-        problems.build(run, evidence),
-        envelope.build(run),
+        verdict.build(run, all_clear=troubles is None),
+        *([troubles] if troubles else []),
         figures.build(run),
+        fairness.build(run),
         distributions.build(run, evidence),
         occupancy.build(run, evidence),
         busy.build(run, evidence),
+        overlap.build(run, evidence),
+        accuracy.build(run, evidence),
         requests.build(run, evidence),
         definitions.build(),
         provenance.build(run),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 ABSENT = "–"
+GAP = "\u00a0"  # between a number and its unit, where no line breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,34 @@ class Scale:
         return f"{value * self.factor:,.{self.decimals}f}"
 
 
-def time_scale(seconds: Iterable[float]) -> Scale:
-    """Microseconds, milliseconds or seconds, whichever suits the largest."""
+_TIME_UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6}
+
+
+def time_unit(seconds: Iterable[float]) -> str:
+    """Microseconds, milliseconds or seconds, whichever suits the largest; milliseconds where there is nothing."""
+    largest = max((abs(value) for value in seconds), default=0.0)
+    return "s" if largest >= 10 else "ms" if largest >= 1e-3 or largest == 0 else "µs"
+
+
+def time_scale(seconds: Iterable[float], unit: str = "") -> Scale:
+    """The unit given, or the one that suits these times, and decimals for it."""
     values = [abs(value) for value in seconds]
-    largest = max(values, default=0.0)
-    unit, factor = ("s", 1.0) if largest >= 10 else ("ms", 1e3) if largest >= 1e-3 else ("µs", 1e6)
+    unit = unit or time_unit(values)
+    factor = _TIME_UNITS[unit]
     return Scale(unit, factor, _decimals([value * factor for value in values]))
 
 
 def plain_scale(values: Iterable[float], unit: str = "") -> Scale:
-    return Scale(unit, 1.0, _decimals([abs(value) for value in values]))
+    """Counts stay whole numbers; all else gets decimals."""
+    values = [abs(value) for value in values]
+    whole = all(float(value).is_integer() for value in values)
+    return Scale(unit, 1.0, 0 if whole else _decimals(values))
 
 
 def _decimals(values: list[float]) -> int:
     """Three digits of the smallest, if the largest then needs no more than four, but always three of the largest."""
     values = [value for value in values if value > 0]
-    if not values or all(float(value).is_integer() for value in values):
+    if not values:
         return 0
     large, small = math.floor(math.log10(max(values))), math.floor(math.log10(min(values)))
     return min(3, max(0, 2 - large, min(2 - small, 3 - large)))
@@ -59,15 +72,15 @@ def figure(value: float) -> str:
 
 def seconds(value: float) -> str:
     scale = time_scale([value])
-    return f"{figure(value * scale.factor)} {scale.unit}"
+    return f"{figure(value * scale.factor)}{GAP}{scale.unit}"
 
 
 def byte_count(value: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024:
-            return f"{figure(value)} {unit}"
+            return f"{figure(value)}{GAP}{unit}"
         value /= 1024
-    return f"{figure(value)} TiB"
+    return f"{figure(value)}{GAP}TiB"
 
 
 def quantity(key: str, value: object) -> str:
@@ -92,8 +105,13 @@ def _number(key: str, value: float) -> str:
     return figure(value)
 
 
+def span(low: str, high: str) -> str:
+    """`3–7`, or one of them where both are written alike."""
+    return low if low == high else f"{low}–{high}"
+
+
 def percent(share: float, decimals: int = 0) -> str:
-    return f"{share * 100:.{decimals}f} %"
+    return f"{share * 100:.{decimals}f}{GAP}%"
 
 
 def moment(utc: str) -> str:

@@ -48,6 +48,17 @@ class Group:
         return tuple(cell for cell in self.cells if cell.status == Status.OK)
 
     @property
+    def shown(self) -> tuple[CellSummary, ...]:
+        """Those whose figures may be shown: none where any repeat gave wrong tokens."""
+        wrong = any(cell.parity is not None and cell.parity.held is False for cell in self.cells)
+        return () if wrong else self.ok
+
+    @property
+    def comparable(self) -> tuple[CellSummary, ...]:
+        """Those that a comparison may rest on: shown, and within the envelope that every engine was given."""
+        return tuple(cell for cell in self.shown if not cell.unfair)
+
+    @property
     def not_ok(self) -> tuple[CellSummary, ...]:
         return tuple(cell for cell in self.cells if cell.status != Status.OK)
 
@@ -99,10 +110,10 @@ class Run:
         )
 
     def paired_repeats(self) -> int:
-        """The most repeats that any two engines both completed on one workload: what a verdict can rest on."""
+        """The most repeats that any two engines both completed fairly on one workload: what a verdict can rest on."""
         most = 0
         for workload in self.workloads:
-            repeats = [{cell.repeat for cell in group.ok} for group in self.groups(workload)]
+            repeats = [{cell.repeat for cell in group.comparable} for group in self.groups(workload)]
             most = max([most, *(len(one & other) for one, other in combinations(repeats, 2))])
         return most
 

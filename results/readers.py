@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.errors import ResultsError
 from results.schema import REQUESTS_FILE, SAMPLES_FILE, SCHEMA_VERSION, STEPS_FILE
+
+if TYPE_CHECKING:  # a cell's process writes only, and pandas takes a quarter of a second to import
+    import pandas as pd
 
 BATCH_ROWS = 8192
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from results.errors import ResultsError
 from results.fields import Fields
+from results.parity_check import ParityCheck
 
 # History of the format. A reader takes every version up to its own; a new name, unit or meaning is a new version.
-#   1  manifest.json, summary.json, requests.parquet, steps.parquet, samples.parquet
+#   1  manifest.json, summary.json, requests.parquet, steps.parquet, samples.parquet, tokens.jsonl.gz
 SCHEMA_VERSION = 1
 
 MANIFEST_FILE = "manifest.json"
@@ -26,6 +27,7 @@ SUMMARY_FILE = "summary.json"
 REQUESTS_FILE = "requests.parquet"
 STEPS_FILE = "steps.parquet"
 SAMPLES_FILE = "samples.parquet"
+TOKENS_FILE = "tokens.jsonl.gz"
 
 
 class Label(StrEnum):
@@ -47,7 +49,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CellSummary:
-    """One engine on one workload, once. Metrics are flat, in SI units named by their keys (`ttft_s_p50`)."""
+    """One engine on one workload, once. Metrics are flat, in SI units named by their keys (`ttft_s_p50`).
+
+    `unfair` lists what the engine took beyond the envelope: its figures stand, but nothing is concluded from them.
+    """
 
     cell_id: str
     engine: str
@@ -61,6 +66,8 @@ class CellSummary:
     notes: tuple[str, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    unfair: tuple[str, ...] = ()
+    parity: ParityCheck | None = None
 
     def to_json(self) -> dict[str, object]:
         """Refuses NaN and infinity: a metric that could not be computed is left out, never written as a number."""
@@ -80,13 +87,19 @@ class CellSummary:
             "resolved": dict(self.resolved),
             "notes": list(self.notes),
             "unavailable": dict(self.unavailable),
+            "unfair": list(self.unfair),
         }
-        return data if self.error is None else data | {"error": self.error}
+        if self.parity is not None:
+            data["parity"] = self.parity.to_json()
+        if self.error is not None:
+            data["error"] = self.error
+        return data
 
     @classmethod
     def from_json(cls, data: object, source: str = "summary.json") -> CellSummary:
         fields = Fields.of(data, source)
         fields.check_version(SCHEMA_VERSION)
+        parity = fields.anything("parity")
         return cls(
             cell_id=fields.text("cell_id"),
             engine=fields.text("engine"),
@@ -100,6 +113,8 @@ class CellSummary:
             notes=fields.texts("notes", ()),
             unavailable=fields.text_mapping("unavailable", {}),
             error=fields.text("error", None),
+            unfair=fields.texts("unfair", ()),
+            parity=None if parity is None else ParityCheck.from_json(parity, f"{source}: parity"),
         )
 
 

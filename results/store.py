@@ -5,15 +5,26 @@ Everything that writes into a run folder comes through here. Questions about a f
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from results.errors import ResultsError
-from results.files import read_json, write_bytes, write_json, write_text
+from results.files import (
+    read_json,
+    remove_temporaries,
+    temporary_beside,
+    write_bytes,
+    write_json,
+    write_text,
+    writing,
+)
 from results.readers import iter_requests, iter_steps, read_requests, read_samples, read_steps
 from results.schema import MANIFEST_FILE, SUMMARY_FILE, CellSummary, Manifest, RunSummary
 from results.writers import RequestWriter, SampleWriter, StepWriter
@@ -60,8 +71,36 @@ class RunFolder:
                     raise ResultsError(f"{path}: exists and is not a folder: choose another --out") from None
                 number += 1
                 continue
-            (path / CELLS_FOLDER).mkdir()
+            try:
+                (path / CELLS_FOLDER).mkdir()
+            except OSError:
+                path.rmdir()
+                raise
             return cls(path)
+
+    def require_writable(self) -> None:
+        probe = temporary_beside(self.path / MANIFEST_FILE)
+        with writing(self.path):
+            probe.touch()
+            probe.unlink()
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Nobody else runs cells in this folder meanwhile; the system lets go of the claim of a process that died."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            self._lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(f"{self.path}: another process is running cells in it: wait for it, or end it") from None
+        except OSError:  # a file system without locks: then nobody can tell
+            pass
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -107,6 +146,9 @@ class RunFolder:
             raise ResultsError(f"{self.cell_path(cell_id)}: the cell is complete: it is not run again")
         shutil.rmtree(self.cell_path(cell_id), ignore_errors=True)
 
+    def remove_temporaries(self, cell_id: str) -> None:
+        remove_temporaries(self.cell_path(cell_id))
+
     def write_cell_summary(self, summary: CellSummary) -> None:
         """The cell's last file: from here on it counts as complete."""
         write_json(self.cell_dir(summary.cell_id) / SUMMARY_FILE, summary.to_json())
@@ -115,13 +157,19 @@ class RunFolder:
         path = self.cell_path(cell_id) / SUMMARY_FILE
         return CellSummary.from_json(read_json(path), str(path))
 
-    def write_run_summary(self, verdicts: Sequence[str] = ()) -> RunSummary:
-        """Gathers the complete cells, in the planned order where there is a plan."""
+    def gather(self, verdicts: Sequence[str] = ()) -> RunSummary:
+        """The complete cells, in the planned order where there is a plan. One that cannot be read hides no other."""
         planned = {cell_id: index for index, cell_id in enumerate(self.manifest.cells_planned)}
         complete = [cell_id for cell_id in self.cell_ids() if self.is_complete(cell_id)]
         complete.sort(key=lambda cell_id: (planned.get(cell_id, len(planned)), cell_id))
-        cells = tuple(self.read_cell_summary(cell_id) for cell_id in complete)
-        summary = RunSummary(cells, tuple(verdicts))
+        cells = []
+        for cell_id in complete:
+            with suppress(ResultsError):
+                cells.append(self.read_cell_summary(cell_id))
+        return RunSummary(tuple(cells), tuple(verdicts))
+
+    def write_run_summary(self, verdicts: Sequence[str] = ()) -> RunSummary:
+        summary = self.gather(verdicts)
         write_json(self.path / SUMMARY_FILE, summary.to_json())
         return summary
 

@@ -7,7 +7,7 @@ said in `schema`; reading is `readers`' part.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +34,7 @@ class TableWriter:
     def __init__(self, path: Path, schema: pa.Schema | None, buffer_rows: int = BUFFER_ROWS) -> None:
         self.path = path
         self._schema = schema
+        self._names = frozenset(schema.names) if schema is not None else frozenset()  # to check a whole row at once
         self._buffer_rows = buffer_rows
         self._rows: list[dict[str, object]] = []
         self._batches: list[pa.RecordBatch] = []
@@ -43,14 +44,15 @@ class TableWriter:
         self._closed = False
 
     def append(self, row: Mapping[str, object]) -> None:
-        self._check_open()
-        self._check_columns(row)
-        self._rows.append(dict(row))
-        self._flush_when_full()
+        self.append_rows((row,))
 
     def append_rows(self, rows: Iterable[Mapping[str, object]]) -> None:
+        self._check_open()
         for row in rows:
-            self.append(row)
+            self._check_columns(row)
+            self._rows.append(dict(row))
+            if self._batched_rows + len(self._rows) >= self._buffer_rows:
+                self._flush()
 
     def append_columns(self, columns: Mapping[str, Column]) -> None:
         """All columns have the same length."""
@@ -65,16 +67,18 @@ class TableWriter:
         with self._conversion():
             batch = pa.RecordBatch.from_pydict({**columns, **absent}, schema=schema)
         self._add(batch)
-        self._flush_when_full()
+        if self._batched_rows >= self._buffer_rows:
+            self._flush()
 
     def close(self) -> None:
         if self._closed:
             return
         try:
             self._flush()
-            self._open_parquet().close()
-            assert self._temporary is not None
-            files.publish(self._temporary, self.path)
+            with files.writing(self.path):
+                self._open_parquet().close()
+                assert self._temporary is not None
+                files.publish(self._temporary, self.path)
         except BaseException:
             self.discard()
             raise
@@ -86,7 +90,8 @@ class TableWriter:
             return
         self._closed = True
         if self._parquet is not None:
-            self._parquet.close()
+            with suppress(OSError):  # closing writes the footer, which a full disk refuses like everything else
+                self._parquet.close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
 
@@ -119,7 +124,7 @@ class TableWriter:
             raise ResultsError(f"{self.path}: written to after it was closed")
 
     def _check_columns(self, given: Mapping[str, object]) -> None:
-        if self._schema is None:
+        if self._schema is None or given.keys() == self._names:
             return
         names = set(self._schema.names)
         if unknown := sorted(given.keys() - names):
@@ -127,10 +132,6 @@ class TableWriter:
         missing = sorted(name for name in names - given.keys() if not self._schema.field(name).nullable)
         if missing:
             raise ResultsError(f"{self.path}: column {missing[0]!r} is missing")
-
-    def _flush_when_full(self) -> None:
-        if self._batched_rows + len(self._rows) >= self._buffer_rows:
-            self._flush()
 
     def _batch_rows(self) -> None:
         if not self._rows:
@@ -153,7 +154,8 @@ class TableWriter:
         self._batch_rows()
         if self._batches:
             table = pa.Table.from_batches(self._batches, schema=self._schema)
-            self._open_parquet().write_table(table, row_group_size=self._buffer_rows)
+            with files.writing(self.path):
+                self._open_parquet().write_table(table, row_group_size=self._buffer_rows)
         self._batches, self._batched_rows = [], 0
 
     def _open_parquet(self) -> pq.ParquetWriter:

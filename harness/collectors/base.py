@@ -63,7 +63,12 @@ class _Worker:
         self._answers = answers
         self._requests: SimpleQueue[bool | None] = SimpleQueue()
         self.is_started = False
+        self.has_answered = False
         self.thread = threading.Thread(target=self._run, name=f"sample-{type(collector).__name__}", daemon=True)
+
+    @property
+    def is_settled(self) -> bool:
+        return self.has_answered or self.dropped is not None
 
     def ask(self, now_s: float) -> None:
         self.asked_at_s = now_s
@@ -117,6 +122,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._rows = 0
         self._cpu_s = 0.0
+        self._starting_cpu_s = 0.0  # what settle() leaves out
         self._started_at_s: float | None = None
         self._sink_error: str | None = None
         self._report: SamplerReport | None = None
@@ -132,6 +138,13 @@ class Sampler:
             worker.thread.start()
         self._thread.start()
 
+    def settle(self, at_most_s: float) -> None:
+        """Wait until every collector has given a sample or failed to; what sampling costs counts from here on."""
+        deadline_s = time.monotonic() + at_most_s
+        while time.monotonic() < deadline_s and not all(worker.is_settled for worker in self._workers):
+            time.sleep(0.005)
+        self._starting_cpu_s, self._started_at_s = self._cpu_s, time.monotonic()
+
     def close(self) -> SamplerReport:
         """Takes at most about `hang_after_s`, whatever the collectors do; a second call gives the same report."""
         if self._report is None:
@@ -145,7 +158,8 @@ class Sampler:
                 worker.stop()
             for worker in self._workers:
                 worker.thread.join(max(0.0, deadline_s - time.monotonic()) if worker.dropped is None else 0.0)
-            self._report = SamplerReport(self._rows, self._cpu_s / max(wall_s, 1e-9), self._unavailable())
+            cost_share = (self._cpu_s - self._starting_cpu_s) / max(wall_s, 1e-9)
+            self._report = SamplerReport(self._rows, cost_share, self._unavailable())
         return self._report
 
     def __enter__(self) -> Self:
@@ -188,6 +202,7 @@ class Sampler:
         worker = answer.worker
         worker.asked_at_s = None
         self._cpu_s += answer.cpu_s
+        worker.has_answered = True
         worker.failures = worker.failures + 1 if answer.error else 0
         if answer.error and (worker.failures >= FAILURES_ALLOWED or not worker.is_started):
             worker.dropped = worker.dropped or answer.error

@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from harness.collectors.base import Row
@@ -113,16 +112,43 @@ class EnergyPerToken:
     why: str
 
 
+@dataclass(slots=True)
+class EnergyMeter:
+    """GPU energy from the first sample to the last, of which no sample has to be kept. The host's is not in it."""
+
+    first_j: float | None = None  # the counter
+    last_j: float | None = None
+    counts: int = 0
+    integral_j: float = 0.0  # of power over time, by trapezoids
+    powers: int = 0
+    _before: tuple[float, float] = (0.0, 0.0)  # time and power of the last power sample
+
+    def add(self, row: Mapping[str, float]) -> None:
+        if "gpu_energy_j" in row:
+            self.first_j = row["gpu_energy_j"] if self.first_j is None else self.first_j
+            self.last_j = row["gpu_energy_j"]
+            self.counts += 1
+        if "gpu_power_w" in row:
+            now = (row["time_s"], row["gpu_power_w"])
+            if self.powers:
+                self.integral_j += (now[0] - self._before[0]) * (now[1] + self._before[1]) / 2
+            self._before = now
+            self.powers += 1
+
+    def per_output_token(self, output_tokens: float, why_not: str = "") -> EnergyPerToken:
+        """`output_tokens`: those put out while samples were taken. `why_not`: why there may be no samples at all."""
+        if not output_tokens > 0:
+            return EnergyPerToken(None, "unavailable", "no output tokens")
+        if self.counts >= 2 and self.first_j is not None and self.last_j is not None and self.last_j >= self.first_j:
+            return EnergyPerToken((self.last_j - self.first_j) / output_tokens, "measured", "the GPU's energy counter")
+        if self.powers >= 2:
+            return EnergyPerToken(self.integral_j / output_tokens, "estimated", "power samples, integrated")
+        return EnergyPerToken(None, "unavailable", why_not or "neither an energy counter nor power samples")
+
+
 def energy_per_output_token(rows: Iterable[Mapping[str, float]], output_tokens: float) -> EnergyPerToken:
-    """GPU energy between the first and the last sample over the tokens put out meanwhile. The host's is not in it."""
-    samples = list(rows)
-    if not output_tokens > 0:
-        return EnergyPerToken(None, "unavailable", "no output tokens")
-    counted = [row["gpu_energy_j"] for row in samples if "gpu_energy_j" in row]
-    if len(counted) >= 2 and counted[-1] >= counted[0]:
-        return EnergyPerToken((counted[-1] - counted[0]) / output_tokens, "measured", "the GPU's energy counter")
-    power = [(row["time_s"], row["gpu_power_w"]) for row in samples if "gpu_power_w" in row]
-    if len(power) >= 2:
-        energy_j = sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(power))
-        return EnergyPerToken(energy_j / output_tokens, "estimated", "power samples, integrated")
-    return EnergyPerToken(None, "unavailable", "neither an energy counter nor power samples")
+    """The same over samples that were kept."""
+    meter = EnergyMeter()
+    for row in rows:
+        meter.add(row)
+    return meter.per_output_token(output_tokens)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from results.files import write_text
+
 FloatArray = npt.NDArray[np.float64]
 
 LANES = ("GPU", "CPU", "H2D", "D2H", "DISK")
@@ -216,4 +218,4 @@ def write_trace(path: Path, ops: Iterable[OpSpan], *, title: str, label: str) ->
     """A JSON file for the viewer; `label` says measured, emulated or simulated."""
     process = {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": f"{title} ({label})"}}
     trace = {"traceEvents": [process, *trace_events(ops)], "displayTimeUnit": "ms", "otherData": {"label": label}}
-    path.write_text(json.dumps(trace, allow_nan=False, separators=(",", ":")), encoding="utf-8")
+    write_text(path, json.dumps(trace, allow_nan=False, separators=(",", ":")))

@@ -6,6 +6,7 @@ from functools import reduce
 from operator import add
 
 from reports import charts, labels
+from reports.drawing import SERIES, Alt
 from reports.evidence import Evidence
 from reports.rendering import Section, render
 from reports.sections.panels import MOST_WORKLOADS, FigureSet, Panel, left_out
@@ -21,6 +22,8 @@ UNITS = (
     ("disk", "disk"),
 )
 
+INTRO = "Share of the serving time in which each unit of the machine worked, repeats pooled."
+
 
 def build(run: Run, evidence: Evidence) -> Section:
     figures = [
@@ -28,7 +31,8 @@ def build(run: Run, evidence: Evidence) -> Section:
         for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])
         if (drawn := _figure(run, evidence, index, workload))
     ]
-    body = render("panels.html", figures=figures, left_out=left_out(run), nothing="No steps were recorded.")
+    nothing = "No steps were recorded."
+    body = render("panels.html", figures=figures, intro=INTRO, left_out=left_out(run), nothing=nothing)
     return Section("busy", "Where the time went", body)
 
 
@@ -46,17 +50,12 @@ def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSe
         _panel(run.engines.index(engine), engine, busy, used or list(UNITS[:1]), f"busy{index}", workload, label)
         for engine, busy in totals.items()
     )
-    caption = f"Share of the serving time, repeats pooled. Deciding what to do next took {_scheduling(totals)}."
-    return FigureSet(workload, label, caption, panels, shades=True)
+    return FigureSet(workload, label, panels, shades=True, small=True)
 
 
 def _panel(
     slot: int, engine: str, busy: Busy, units: list[tuple[str, str]], key: str, workload: str, label: str
 ) -> Panel:
     said = listing(f"{title} {percent(busy.share(unit)[0])}" for unit, title in units)
-    alt = charts.Alt(f"{key}e{slot}", f"{engine} on {workload}, {label}: share of serving time busy: {said}.")
-    return Panel(engine, charts.busy_bars(slot, busy, units, alt), slot % charts.SERIES)
-
-
-def _scheduling(totals: dict[str, Busy]) -> str:
-    return listing(f"{percent(busy.scheduler_s / busy.wall_s, 2)} in {engine}" for engine, busy in totals.items())
+    alt = Alt(f"{key}e{slot}", f"{engine} on {workload}, {label}: share of serving time busy: {said}.")
+    return Panel(engine, charts.busy_bars(slot, busy, units, alt), slot % SERIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports import charts, labels
+from reports.drawing import Alt
 from reports.evidence import Evidence
 from reports.latencies import Curve
 from reports.rendering import Section, render
@@ -16,6 +17,11 @@ KINDS = (
     ("itl", "Gap between tokens (ITL)"),
 )
 
+INTRO = (
+    "Share of the requests (for ITL: of the gaps) that took at most so long. Repeats pooled, warm-up left out, "
+    "finished requests only."
+)
+
 
 def build(run: Run, evidence: Evidence) -> Section:
     figures = [
@@ -23,7 +29,8 @@ def build(run: Run, evidence: Evidence) -> Section:
         for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])
         if (figure := _figure(run, evidence, index, workload))
     ]
-    body = render("panels.html", figures=figures, left_out=left_out(run), nothing="No latencies were recorded.")
+    nothing = "No latencies were recorded."
+    body = render("panels.html", figures=figures, intro=INTRO, left_out=left_out(run), nothing=nothing)
     return Section("latency", "Latency", body)
 
 
@@ -36,11 +43,7 @@ def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSe
     ]
     if not panels:
         return None
-    caption = (
-        "Share of the requests (for ITL: of the gaps) that took at most so long. "
-        "Repeats pooled, warm-up left out, finished requests only."
-    )
-    return FigureSet(workload, label, caption, tuple(panels), legend(run, workload, evidence))
+    return FigureSet(workload, label, tuple(panels), legend=legend(run, workload, evidence))
 
 
 def _panel(run: Run, evidence: Evidence, workload: str, kind: str, title: str, key: str, label: str) -> Panel | None:
@@ -53,6 +56,6 @@ def _panel(run: Run, evidence: Evidence, workload: str, kind: str, title: str, k
     if not curves:
         return None
     medians = listing(f"{engine} {seconds(curve.percentile(0.5))}" for engine, curve in curves)
-    alt = charts.Alt(key, f"{title} on {workload}, {label}, cumulative distribution. Medians: {medians}.")
+    alt = Alt(key, f"{title} on {workload}, {label}, cumulative distribution. Medians: {medians}.")
     scale = time_scale(curve.percentile(0.9) for _, curve in curves)
     return Panel(title, charts.ecdf([(run.engines.index(engine), curve) for engine, curve in curves], scale, alt))

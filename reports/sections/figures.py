@@ -1,54 +1,61 @@
-"""The result table: engines by workload, median over repeats and the range they span."""
+"""The result tables: engines by workload, each figure with its span, and all other metrics on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from reports import labels
+from reports.estimates import Estimate, Source, estimate
+from reports.judgement import broke_parity, unfair
 from reports.rendering import Section, render
+from reports.sections import absent, sweep
 from reports.sections.problems import reason_of
-from reports.values import Scale, count, plain_scale, quantity, time_scale
+from reports.values import GAP, Scale, count, listing, plain_scale, quantity, span, time_scale, time_unit
 from results.query import Group, Run, Spread
-
-
-class Kind(Enum):
-    """Decides the unit that a column is written in."""
-
-    PLAIN = "plain"
-    TIME = "time"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One metric of the summary, as the table shows it."""
+    """One metric of the summary. Columns of one family are times, and have one unit throughout the page."""
 
     title: str
     metric: str
-    kind: Kind
+    family: str = ""
+    optional: bool = False  # left out when no cell has it
 
 
 COLUMNS = (
-    Column("Output tokens/s", "output_tokens_per_s", Kind.PLAIN),
-    Column("Requests/s", "requests_per_s", Kind.PLAIN),
-    Column("TTFT p50", "ttft_s_p50", Kind.TIME),
-    Column("TTFT p99", "ttft_s_p99", Kind.TIME),
-    Column("TPOT p50", "tpot_s_p50", Kind.TIME),
-    Column("TPOT p99", "tpot_s_p99", Kind.TIME),
-    Column("E2E p50", "e2e_s_p50", Kind.TIME),
-    Column("Preemptions", "preemptions", Kind.PLAIN),
+    Column("Output tokens/s", "output_tokens_per_s"),
+    Column("Requests/s", "requests_per_s"),
+    Column("Goodput/s", "goodput_rps", optional=True),
+    Column("Saturation/s", "saturation_rps", optional=True),
+    Column("TTFT p50", "ttft_s_p50", "ttft"),
+    Column("TTFT p99", "ttft_s_p99", "ttft"),
+    Column("TPOT p50", "tpot_s_p50", "tpot"),
+    Column("TPOT p99", "tpot_s_p99", "tpot"),
+    Column("E2E p50", "e2e_s_p50", "e2e"),
+    Column("Preemptions", "preemptions"),
 )
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """From zero, in percent of the largest in its column."""
+
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
-    """One cell of the table. `strip` places low, median and high on a line from zero to the column's largest value."""
+    """One cell of the table."""
 
     median: str
     span: str
     raw: str
-    strip: tuple[float, float, float]
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,66 +65,112 @@ class Row:
     engine: str
     slot: int
     repeats: str
-    figures: tuple[Figure | None, ...]
-    why_absent: tuple[str, ...]
+    figures: tuple[Figure | None, ...] = ()
+    why_absent: tuple[str, ...] = ()
+    window: tuple[str, str] = ("", "")
+    unfair: tuple[str, ...] = ()
     status: str = ""
     reason: str = ""
 
 
 def build(run: Run) -> Section:
-    tables = [_table(run, workload) for workload in run.workloads]
-    return Section("results", "Results", render("figures.html", tables=tables))
+    groups = run.groups()
+    columns = [column for column in COLUMNS if not column.optional or _medians(column, groups)]
+    units = {column.family: _unit(column.family, groups) for column in columns if column.family}
+    body = render(
+        "figures.html",
+        sweeps=sweep.build(run),
+        tables=[_table(run, workload, columns, units) for workload in run.workloads],
+        windows=int(any(group.spread("window_s") for group in groups)),
+        beneath=_beneath(groups),
+        absent=absent.lines(run),
+    )
+    return Section("results", "Results", body)
 
 
-def _table(run: Run, workload: str) -> dict[str, object]:
+def _unit(family: str, groups: Sequence[Group]) -> str:
+    return time_unit(value for column in COLUMNS if column.family == family for value in _medians(column, groups))
+
+
+def _medians(column: Column, groups: Sequence[Group]) -> list[float]:
+    return [spread.median for group in groups if (spread := group.spread(column.metric))]
+
+
+def _beneath(groups: Sequence[Group]) -> str:
+    """What the small figures are."""
+    repeats = {len(group.ok) for group in groups if group.ok}
+    if repeats == {1}:
+        return "Beneath a percentile: its 95 % interval, from the order statistics of this one repeat."
+    lowest = "Medians of the repeats; beneath, the lowest and the highest of them."
+    return f"{lowest} Where there is one repeat, the 95 % interval within it." if 1 in repeats else lowest
+
+
+def _table(run: Run, workload: str, columns: Sequence[Column], units: Mapping[str, str]) -> dict[str, object]:
     groups = run.groups(workload)
-    scales = [_scale(column, groups) for column in COLUMNS]
+    scales = [_scale(column, groups, units) for column in columns]
+    rows = [_row(run, group, groups, columns, scales) for group in groups]
     return {
         "workload": workload,
         "label": labels.of(cell for group in groups for cell in group.cells),
-        "columns": [(column.title, scale.unit) for column, scale in zip(COLUMNS, scales, strict=True)],
-        "rows": [_row(run, group, groups, scales) for group in groups],
+        "columns": [(column.title, scale.unit) for column, scale in zip(columns, scales, strict=True)],
+        "rows": rows,
+        "unfair": [(row.engine, listing(row.unfair)) for row in rows if row.unfair],
         "engines": [group.engine for group in groups],
         "every_metric": _every_metric(groups),
     }
 
 
-def _scale(column: Column, groups: Sequence[Group]) -> Scale:
-    medians = [spread.median for group in groups if (spread := group.spread(column.metric))]
-    return time_scale(medians) if column.kind is Kind.TIME else plain_scale(medians)
+def _scale(column: Column, groups: Sequence[Group], units: Mapping[str, str]) -> Scale:
+    medians = _medians(column, groups)
+    return time_scale(medians, units[column.family]) if column.family else plain_scale(medians)
 
 
-def _row(run: Run, group: Group, groups: Sequence[Group], scales: Sequence[Scale]) -> Row:
+def _row(run: Run, group: Group, groups: Sequence[Group], columns: Sequence[Column], scales: Sequence[Scale]) -> Row:
     slot = run.engines.index(group.engine)
-    repeats = str(len(group.ok)) if len(group.ok) == len(group.cells) else f"{len(group.ok)} of {len(group.cells)}"
+    whole = count(len(group.cells), "repeat")
+    repeats = whole if len(group.ok) == len(group.cells) else f"{len(group.ok)} of {whole}"
     if not group.ok:
-        worst = group.cells[0]
-        return Row(group.engine, slot, repeats, (), (), str(worst.status), reason_of(worst))
-    figures = tuple(
-        _figure(group.spread(column.metric), scale, _largest(column.metric, groups))
-        for column, scale in zip(COLUMNS, scales, strict=True)
-    )
-    absent = tuple(group.ok[0].unavailable.get(column.metric, "not recorded") for column in COLUMNS)
-    return Row(group.engine, slot, repeats, figures, absent)
+        worst = next((cell for cell in group.cells if broke_parity(cell)), group.cells[0])
+        return Row(group.engine, slot, repeats, status=str(worst.status), reason=reason_of(worst))
+    figures = [
+        _figure(estimate(group, column.metric), scale, None if index else _largest(column.metric, groups))
+        for index, (column, scale) in enumerate(zip(columns, scales, strict=True))
+    ]
+    why = [group.ok[0].unavailable.get(column.metric, "not recorded") for column in columns]
+    return Row(group.engine, slot, repeats, tuple(figures), tuple(why), _window(group), unfair(group.ok))
 
 
 def _largest(metric: str, groups: Sequence[Group]) -> float:
-    return max((spread.high for group in groups if (spread := group.spread(metric))), default=0.0)
+    return max((found.high for group in groups if (found := estimate(group, metric))), default=0.0)
 
 
-def _figure(spread: Spread | None, scale: Scale, largest: float) -> Figure | None:
-    if spread is None:
+def _figure(found: Estimate | None, scale: Scale, largest: float | None) -> Figure | None:
+    """`largest` is given for the column that has bars."""
+    if found is None:
         return None
-    ends = [scale.write(spread.low), scale.write(spread.high)]
-    values = (spread.low, spread.median, spread.high)
-    low, middle, high = (100 * value / largest if largest > 0 else 0.0 for value in values)
     return Figure(
-        median=scale.write(spread.median),
-        span="" if len(spread.values) == 1 else f"{ends[0]}–{ends[1]}",
-        raw=f"median {spread.median:.6g} of {count(len(spread.values), 'repeat')}: "
-        + ", ".join(f"{value:.6g}" for value in spread.values),
-        strip=(low, middle, high),
+        median=scale.write(found.value),
+        span="" if found.low == found.high else span(scale.write(found.low), scale.write(found.high)),
+        raw=_raw(found),
+        bar=Bar(*(100 * value / largest for value in (found.low, found.value, found.high))) if largest else None,
     )
+
+
+def _raw(found: Estimate) -> str:
+    values = ", ".join(f"{value:.6g}" for value in found.values)
+    text = f"median {found.value:.6g} of {count(len(found.values), 'repeat')}: {values}"
+    if found.source is not Source.INTERVAL:
+        return text
+    return f"{found.value:.6g}; {found.source.value}: {found.low:.6g} to {found.high:.6g}"
+
+
+def _window(group: Group) -> tuple[str, str]:
+    """How long the rates were counted, and over which part of the run: a plateau and a whole run compare badly."""
+    length, plateau = group.spread("window_s"), group.spread("window_is_plateau")
+    if length is None:
+        return "–", ""
+    kinds = {"plateau" if value else "whole run" for value in (plateau.values if plateau else ())}
+    return f"{length.median:,.{1 if length.median < 100 else 0}f}{GAP}s", "mixed" if len(kinds) > 1 else "".join(kinds)
 
 
 def _every_metric(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
@@ -130,6 +183,6 @@ def _brief(key: str, spread: Spread | None) -> str:
     if spread is None:
         return "–"
     median = quantity(key, spread.median)
-    return (
-        median if spread.low == spread.high else f"{median} ({quantity(key, spread.low)}–{quantity(key, spread.high)})"
-    )
+    if spread.low == spread.high:
+        return median
+    return f"{median} ({span(quantity(key, spread.low), quantity(key, spread.high))})"

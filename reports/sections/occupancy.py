@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports import charts, labels
+from reports.drawing import Alt
 from reports.evidence import Evidence
 from reports.rendering import Section, render
 from reports.sections.panels import MOST_WORKLOADS, FigureSet, Panel, left_out, legend
@@ -15,6 +16,8 @@ SERIES = (
     ("host_blocks_used", "KV blocks used, host"),
 )
 
+INTRO = "Averages over short spans of the serving time. Line: median of the repeats; band: lowest to highest."
+
 
 def build(run: Run, evidence: Evidence) -> Section:
     figures = [
@@ -22,8 +25,9 @@ def build(run: Run, evidence: Evidence) -> Section:
         for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])
         if (drawn := _figure(run, evidence, index, workload))
     ]
-    body = render("panels.html", figures=figures, left_out=left_out(run), nothing="No steps were recorded.")
-    return Section("occupancy", "Batch and memory over time", body)
+    nothing = "No steps were recorded."
+    body = render("panels.html", figures=figures, intro=INTRO, left_out=left_out(run), nothing=nothing)
+    return Section("occupancy", "Over time", body)
 
 
 def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSet | None:
@@ -31,8 +35,7 @@ def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSe
     panels = [panel for column in SERIES if (panel := _panel(run, evidence, workload, column, f"time{index}", label))]
     if not panels:
         return None
-    caption = "Averages over short spans of the serving time. Line: median of the repeats; band: lowest to highest."
-    return FigureSet(workload, label, caption, tuple(panels), legend(run, workload, evidence))
+    return FigureSet(workload, label, tuple(panels), legend=legend(run, workload, evidence))
 
 
 def _panel(run: Run, evidence: Evidence, workload: str, series: tuple[str, str], key: str, label: str) -> Panel | None:
@@ -43,5 +46,5 @@ def _panel(run: Run, evidence: Evidence, workload: str, series: tuple[str, str],
     if not any(peaks.values()):
         return None
     said = listing(f"{run.engines[slot]} {figure(round(peak, 1))}" for slot, peak in peaks.items())
-    alt = charts.Alt(f"{key}{column}", f"{title} on {workload} over time, {label}. Peaks: {said}.")
+    alt = Alt(f"{key}{column}", f"{title} on {workload} over time, {label}. Peaks: {said}.")
     return Panel(title, charts.over_time(lines, column, alt))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from reports.labels import MEANING, MIXED
@@ -27,12 +29,17 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [
         ("Model", quantity("model", config.get("model"))),
         ("Hardware", quantity("hardware", config.get("hardware"))),
-        ("Engines", listing(run.engines)),
-        ("Workloads", listing(run.workloads)),
+        ("Engines", _names(run.engines, 8)),
+        ("Workloads", _names(run.workloads, 4)),
         ("Cells", _progress(run)),
         ("Started", moment(run.manifest.created_utc)),
     ]
     return [(title, text) for title, text in facts if text not in ("", "–")]
+
+
+def _names(names: Sequence[str], most: int) -> str:
+    """All of a few, the ends of many: the tables name the rest."""
+    return listing(names) if len(names) <= most else f"{len(names)}, from {names[0]} to {names[-1]}"
 
 
 def _progress(run: Run) -> str:

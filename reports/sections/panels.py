@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from reports.charts import DASHES, SERIES
+from reports.drawing import DASHES, SERIES
 from reports.evidence import Evidence
 from results.query import Run
 
@@ -16,11 +17,12 @@ MOST_WORKLOADS = 12
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One drawing with its title; `slot` is set when the panel belongs to a single engine."""
+    """One drawing with its title; `slot` is set when the panel belongs to a single engine. `about` is its figure."""
 
     title: str
     svg: Markup
     slot: int | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +36,29 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class FigureSet:
-    """One captioned figure about one workload."""
+    """One captioned figure; its title is the workload it is about."""
 
-    workload: str
+    title: str
     label: str
-    caption: str
     panels: tuple[Panel, ...]
+    caption: str = ""
     legend: tuple[Key, ...] = ()
     shades: bool = False
+    small: bool = False
 
 
 def legend(run: Run, workload: str, evidence: Evidence) -> tuple[Key, ...]:
     """The engines that have something to show on this workload."""
-    return tuple(
-        Key(engine, slot % SERIES, " ".join(f"{length:g}" for length in DASHES[slot % len(DASHES)]))
-        for slot, engine in enumerate(run.engines)
-        if (engine, workload) in evidence.latencies
-    )
+    return keys(run, [engine for engine in run.engines if (engine, workload) in evidence.latencies])
+
+
+def keys(run: Run, engines: Sequence[str]) -> tuple[Key, ...]:
+    """An engine keeps its colour and dashes throughout the page: they go by its place in the run."""
+    return tuple(_key(engine, run.engines.index(engine)) for engine in engines)
+
+
+def _key(engine: str, slot: int) -> Key:
+    return Key(engine, slot % SERIES, " ".join(f"{length:g}" for length in DASHES[slot % len(DASHES)]))
 
 
 def left_out(run: Run) -> str:

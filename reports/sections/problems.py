@@ -12,6 +12,7 @@ from results.query import Run
 from results.schema import CellSummary, Status
 
 MOST_LISTED = 100
+MOST_PLACES = 3
 
 _ORDER = (Status.FAILED, Status.REFUSED, Status.INVALID)
 NO_REASON = "no reason was recorded"
@@ -28,14 +29,12 @@ class Problem:
     detail: str = ""
 
 
-def build(run: Run, evidence: Evidence) -> Section:
+def build(run: Run, evidence: Evidence) -> Section | None:
+    """None when all went well: then one line beneath the verdict says so."""
     found = [*_cells(run), *_unfinished(run), *_requests(evidence), *_tables(evidence)]
-    body = render(
-        "problems.html",
-        problems=found[:MOST_LISTED],
-        more=max(0, len(found) - MOST_LISTED),
-        complete=count(len(run.cells), "cell"),
-    )
+    if not found:
+        return None
+    body = render("problems.html", problems=found[:MOST_LISTED], more=max(0, len(found) - MOST_LISTED))
     return Section("problems", "What did not work", body)
 
 
@@ -81,16 +80,17 @@ def _together(status: str, cell_ids: Sequence[str], reason: str) -> list[Problem
 
 
 def _requests(evidence: Evidence) -> list[Problem]:
-    return [
-        Problem(
-            "requests",
-            f"{engine} on {workload}",
-            "",
-            f"{number:,} of {count(seen.requests, 'request')} {status}: {reason or NO_REASON}",
-        )
-        for (engine, workload), seen in evidence.latencies.items()
-        for (status, reason), number in seen.unfinished.most_common(5)
-    ]
+    """Where it is so many for the same reason in several places, they share a line."""
+    places: dict[str, list[str]] = {}
+    for (engine, workload), seen in evidence.latencies.items():
+        for (status, reason), number in seen.unfinished.most_common(5):
+            text = f"{number:,} of {count(seen.requests, 'request')} {status}: {reason or NO_REASON}"
+            places.setdefault(text, []).append(f"{engine} on {workload}")
+    return [Problem("requests", _places(found), "", text) for text, found in places.items()]
+
+
+def _places(places: Sequence[str]) -> str:
+    return listing(places) if len(places) <= MOST_PLACES else f"{places[0]} and {len(places) - 1} more"
 
 
 def _tables(evidence: Evidence) -> list[Problem]:

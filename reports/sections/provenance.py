@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import yaml
 
 from reports.rendering import Section, render
-from reports.values import ABSENT, flatten, moment, quantity
+from reports.values import ABSENT, count, flatten, moment, quantity
 from results.query import Run
 from results.schema import SCHEMA_VERSION, Manifest
 
@@ -22,6 +22,7 @@ def build(run: Run) -> Section:
         machine=_listed(manifest.machine),
         versions=_listed(manifest.versions),
         config=_as_yaml(manifest.config),
+        seeds=_as_yaml(manifest.seeds) if isinstance(manifest.seeds, Mapping) else "",
     )
     return Section("provenance", "Provenance", body)
 
@@ -31,11 +32,18 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("Backend", manifest.backend),
         ("Started", moment(manifest.created_utc)),
         ("Commit", _commit(manifest)),
-        ("Seeds", ABSENT if manifest.seeds is None else json.dumps(manifest.seeds, ensure_ascii=False)),
+        ("Seeds", _seeds(manifest.seeds)),
         ("Cells planned", str(len(manifest.cells_planned)) if manifest.cells_planned else ""),
         ("Format of the run folder", f"version {SCHEMA_VERSION}"),
     ]
     return [(title, text or ABSENT) for title, text in facts]
+
+
+def _seeds(seeds: object) -> str:
+    """Of a seed per cell only how many there are: engines share them, and the list is long."""
+    if isinstance(seeds, Mapping) and seeds:
+        return f"{len({str(seed) for seed in seeds.values()})} for {count(len(seeds), 'cell')}, listed below"
+    return ABSENT if seeds is None else json.dumps(seeds, ensure_ascii=False)
 
 
 def _commit(manifest: Manifest) -> str:

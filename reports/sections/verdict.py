@@ -6,21 +6,55 @@ behind them: three to five pairs are where intervals are known to promise more t
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 from reports import labels
+from reports.judgement import unfair
 from reports.rendering import Section, render
-from reports.values import count
+from reports.values import count, listing
 from results.query import Run
+from results.schema import Label
 
 PAIRS_FOR_A_VERDICT = 5
+MOST_LARGE = 3
+
+# What a sentence ends in: its label, which the page shows as a badge, and perhaps a remark.
+_LABELLED = re.compile(rf"(?P<text>.+) \[(?P<label>{'|'.join(Label)})(?:, (?P<remark>[^\]]+))?\]")
 
 
-def build(run: Run) -> Section:
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of the verdict with the label of the figures behind it."""
+
+    text: str
+    label: str
+
+
+def build(run: Run, *, all_clear: bool) -> Section:
     pairs = run.paired_repeats()
-    enough = pairs >= PAIRS_FOR_A_VERDICT
-    sentences = run.verdicts if enough else ()
-    instead = None if sentences else _instead(run, pairs)
-    body = render("verdict.html", label=labels.of(run.cells), verdicts=sentences, instead=instead)
+    sentences = [_sentence(run, text) for text in run.verdicts] if pairs >= PAIRS_FOR_A_VERDICT else []
+    body = render(
+        "verdict.html",
+        sentences=sentences,
+        large=len(sentences) <= MOST_LARGE,
+        instead=None if sentences else _instead(run, pairs),
+        unfair=listing(engine for engine in run.engines if _is_unfair(run, engine)),
+        all_clear=count(len(run.cells), "cell") if all_clear and run.cells else None,
+    )
     return Section("verdict", "Verdict", body)
+
+
+def _sentence(run: Run, text: str) -> Sentence:
+    found = _LABELLED.fullmatch(text)
+    if not found:
+        return Sentence(text, labels.of(run.cells))
+    remark = f" ({found['remark']})" if found["remark"] else ""
+    return Sentence(found["text"] + remark, found["label"])
+
+
+def _is_unfair(run: Run, engine: str) -> bool:
+    return bool(unfair(cell for cell in run.cells if cell.engine == engine))
 
 
 def _instead(run: Run, pairs: int) -> str:

@@ -163,7 +163,7 @@ def test_resume_wants_the_same_run(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     run("ok,ok,ok", resume=True, time_limit_s=30)  # more time changes no number
     with pytest.raises(ConfigError, match="another configuration"):
         run("ok,ok,ok", resume=True, sets=("budget.max_batch=4",))
-    monkeypatch.setattr("harness.runner.versions", lambda: {"python": "2.7"})
+    monkeypatch.setattr("harness.resume.versions", lambda: {"python": "2.7"})
     with pytest.raises(ConfigError, match="other versions"):
         run("ok,ok,ok", resume=True)
 

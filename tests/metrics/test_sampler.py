@@ -161,6 +161,31 @@ def test_a_sink_that_raises_ends_the_sampling_only() -> None:
     assert sampler.close().unavailable == {"time_s": "samples could not be written: OSError: disk full"}
 
 
+def test_settling_waits_for_slow_starters_and_leaves_their_cost_out() -> None:
+    rows: list[Row] = []
+
+    def start() -> None:
+        busy_until_s = time.thread_time() + 0.2
+        while time.thread_time() < busy_until_s:
+            pass
+
+    with sampling(Scripted(start=start), rows=rows) as sampler:
+        sampler.settle(5)
+        seen = len(rows)
+        wait_until(lambda: len(rows) >= seen + 20)
+    assert sampler.close().cost_share < 0.5
+
+
+def test_settling_does_not_wait_for_ever(released: threading.Event) -> None:
+    def start() -> None:
+        released.wait(30)
+
+    with sampling(Scripted(start=start), rows=[]) as sampler:
+        began_s = time.monotonic()
+        sampler.settle(0.05)
+        assert time.monotonic() - began_s < 1
+
+
 def test_close_comes_after_start() -> None:
     with pytest.raises(RuntimeError, match="before start"):
         Sampler([], print).close()
@@ -171,6 +196,7 @@ def test_the_cpu_collector_watches_the_process_tree_for_under_one_percent() -> N
     child = psutil.Popen(["sleep", "30"])
     try:
         with Sampler([CpuCollector()], rows.append, period_s=0.1) as sampler:
+            sampler.settle(5)
             busy_until_s = time.process_time() + 0.3
             while time.process_time() < busy_until_s:
                 sum(range(1000))

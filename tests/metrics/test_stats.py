@@ -12,9 +12,8 @@ from harness.stats import (
     observations_needed,
     order_ranks,
     paired_interval,
-    verdict_sentence,
-    verdicts,
 )
+from harness.verdicts import verdict_sentence, verdicts
 
 TRIALS = 1000
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from reports.page import write_report
-from tests.results.run_folders import Shape, build
+from results.query import Run, load_run
+from results.schema import CellSummary, Status
+from results.store import RunFolder
+from tests.results.run_folders import WHEN, Shape, build, manifest, summary
 
 VOID = frozenset({"meta", "input", "br", "hr", "img", "link"})
 
@@ -83,8 +88,13 @@ class _Parser(HTMLParser):
 
 
 def parse(path: Path) -> Element:
+    return fragment(path.read_text(encoding="utf-8"))
+
+
+def fragment(html: str) -> Element:
+    """A page or a part of one."""
     parser = _Parser()
-    parser.feed(path.read_text(encoding="utf-8"))
+    parser.feed(html)
     parser.close()
     assert parser.open == [parser.root], "elements left open"
     return parser.root
@@ -93,6 +103,30 @@ def parse(path: Path) -> Element:
 def report(out_dir: Path, shape: Shape | None = None) -> Element:
     """Builds a run, writes its report, and parses it."""
     return parse(write_report(build(out_dir, shape)))
+
+
+def cell(engine: str = "apex", workload: str = "chat", repeat: int = 0, **fields: Any) -> CellSummary:
+    """A successful cell of the synthetic runs, with other values in some fields; `metrics` are added to its own."""
+    shape = Shape(engines=(engine,), workloads=(workload,))
+    made = summary(shape, f"{engine}-{workload}-r{repeat}", engine, workload, repeat, Status.OK)
+    metrics = {**made.metrics, **fields.pop("metrics", {})}
+    return dataclasses.replace(made, metrics=metrics, **{"notes": (), "unavailable": {}, **fields})
+
+
+def run_of(out_dir: Path, *cells: CellSummary, **of_manifest: Any) -> Run:
+    """A run with these cells and without their tables: enough for what is made from summaries alone."""
+    folder = RunFolder.create(out_dir, "few", WHEN)
+    planned = tuple(made.cell_id for made in cells)
+    folder.write_manifest(dataclasses.replace(manifest(Shape()), cells_planned=planned, **of_manifest))
+    for made in cells:
+        folder.write_cell_summary(made)
+    return load_run(folder.path)
+
+
+def rows(table: Element) -> list[list[str]]:
+    return [
+        [entry.text for entry in row.children if isinstance(entry, Element)] for row in table.one("tbody").all("tr")
+    ]
 
 
 def section(page: Element, anchor: str) -> Element:

@@ -16,19 +16,23 @@ import pytest
 
 from reports.page import write_report
 from results.errors import ResultsError
+from results.parity_check import ParityCheck
 from results.schema import Label, Status
 from results.store import RunFolder
 from tests.reports.pages import Element, parse, report, section
+from tests.reports.traces import write_trace
 from tests.results.run_folders import HOSTILE, WHEN, Shape, build, manifest, summary
 
 SECTIONS = [
     "verdict",
     "problems",
-    "envelope",
     "results",
+    "fairness",
     "latency",
     "occupancy",
     "busy",
+    "timeline",
+    "prediction",
     "requests",
     "definitions",
     "provenance",
@@ -91,10 +95,10 @@ def test_the_label_is_explained_and_stands_on_every_figure(tmp_path: Path, label
         for drawing in figure.all("svg", role="img"):
             assert label in drawing.attributes["aria-label"]
     for table in page.all("table", class_="figures"):
-        heads = [head for head in table.one("thead").all("th") if head.text not in ("Engine", "Repeats")]
+        heads = [head for head in table.one("thead").all("th") if head.text != "Engine"]
         assert all(label in head.text for head in heads)
-    for name in ("requests", "envelope"):
-        assert label in section(page, name).one("caption").text
+    for table in (*section(page, "requests").all("table"), *section(page, "fairness").all("table")):
+        assert label in table.one("caption").text
     assert all(label in caption.text for caption in section(page, "results").all("caption"))
 
 
@@ -134,19 +138,27 @@ def test_hostile_text_is_shown_and_never_run(tmp_path: Path) -> None:
     )
     bad = summary(shape, "e0-w0-r1", attack, attack, 1, Status.FAILED)
     folder.write_cell_summary(
-        dataclasses.replace(bad, error=f"{attack}\n{attack}", notes=(attack,), resolved={attack: attack})
+        dataclasses.replace(
+            bad, error=f"{attack}\n{attack}", notes=(attack,), resolved={attack: attack}, unfair=(attack,)
+        )
     )
     good = folder.read_cell_summary("e1-w0-r0")
     metrics = {**good.metrics, attack: 1.0}
-    folder.write_cell_summary(dataclasses.replace(good, metrics=metrics, unavailable={attack: attack}))
+    parity = ParityCheck(note=attack)
+    drawn = {"workload": {"requests": 12, "requests_per_s": attack}, "clipped": attack}
+    folder.write_cell_summary(
+        dataclasses.replace(good, metrics=metrics, unavailable={attack: attack}, parity=parity, resolved=drawn)
+    )
+    write_trace(path / "cells" / "e1-w0-r0", [("GPU", attack, 1, 0.0, 1.0)])
     page = parse(write_report(path))
     assert len(page.all("script")) == 1
     assert len(page.all("style")) == 1
     assert page.one("h1").text == attack
-    assert page.one("title").text.startswith(attack)
+    assert page.one("head").one("title").text.startswith(attack)
     assert section(page, "provenance").one("pre", class_="command").text == attack
     assert attack in section(page, "problems").text
-    assert attack in section(page, "envelope").text
+    assert attack in section(page, "fairness").text
+    assert attack in section(page, "timeline").text
     assert "49" not in page.one("h1").text
 
 
@@ -163,7 +175,7 @@ def test_a_crash_keeps_the_report_there_was(tmp_path: Path, monkeypatch: pytest.
     path = build(tmp_path, SMALL)
     (path / "report.html").write_text("the old one")
     monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="stopped here"):
+    with pytest.raises(ResultsError, match="stopped here"):
         write_report(path)
     assert (path / "report.html").read_text() == "the old one"
 

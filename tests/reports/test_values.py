@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from reports.values import count, figure, flatten, listing, moment, percent, plain_scale, quantity, time_scale
+from reports.values import (
+    GAP,
+    count,
+    figure,
+    flatten,
+    listing,
+    moment,
+    percent,
+    plain_scale,
+    quantity,
+    span,
+    time_scale,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +55,7 @@ def test_three_significant_digits(value: float, text: str) -> None:
     ],
 )
 def test_a_key_names_its_unit(key: str, value: object, text: str) -> None:
-    assert quantity(key, value) == text
+    assert quantity(key, value).replace(GAP, " ") == text
 
 
 @pytest.mark.parametrize(
@@ -53,14 +65,23 @@ def test_a_key_names_its_unit(key: str, value: object, text: str) -> None:
         ([12.0, 0.5], "s", ["12.00", "0.50"]),
         ([1412.0, 2.5], "s", ["1,412", "2"]),
         ([2e-4], "µs", ["200"]),
-        ([], "µs", []),
-        ([0.0], "µs", ["0"]),
+        ([], "ms", []),
+        ([0.0], "ms", ["0"]),
     ],
 )
 def test_a_column_has_one_unit(values: list[float], unit: str, written: list[str]) -> None:
     scale = time_scale(values)
     assert scale.unit == unit
     assert [scale.write(value) for value in values] == written
+
+
+def test_a_unit_can_be_given() -> None:
+    scale = time_scale([0.0412], "s")
+    assert (scale.unit, scale.write(0.0412)) == ("s", "0.041")
+
+
+def test_a_span_is_written_once_where_its_ends_are_alike() -> None:
+    assert (span("3", "7"), span("3", "3")) == ("3–7", "3")
 
 
 def test_whole_numbers_have_no_decimals() -> None:
@@ -75,6 +96,6 @@ def test_nested_values_get_dotted_keys() -> None:
 def test_small_words() -> None:
     assert [listing(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
     assert (count(1, "pair"), count(1200, "pair")) == ("1 pair", "1,200 pairs")
-    assert percent(0.3127, 1) == "31.3 %"
+    assert percent(0.3127, 1) == f"31.3{GAP}%"
     assert moment("2030-01-02T03:04:05Z") == "2030-01-02 03:04:05 UTC"
     assert moment("yesterday") == "yesterday"

@@ -60,7 +60,7 @@ def test_a_cell_is_complete_when_its_summary_is_there(tmp_path: Path) -> None:
 def test_a_crash_before_the_rename_leaves_the_cell_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder.create(tmp_path, "t4", WHEN)
     monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="stopped here"):
+    with pytest.raises(ResultsError, match="cannot be written: the machine stopped here"):
         folder.write_cell_summary(summary(Shape(), "c1", "apex", "chat", 0, Status.OK))
     assert not folder.is_complete("c1")
     assert names(folder.cell_dir("c1")) == []
@@ -70,7 +70,7 @@ def test_a_crash_before_the_rename_keeps_the_old_file(tmp_path: Path, monkeypatc
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "old")
     monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="stopped here"):
+    with pytest.raises(ResultsError, match="cannot be written: the machine stopped here"):
         write_text(path, "new")
     assert path.read_text() == "old"
 

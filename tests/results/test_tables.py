@@ -105,7 +105,7 @@ def test_a_crash_between_write_and_rename_leaves_no_real_name(tmp_path: Path, mo
     writer = RequestWriter(tmp_path)
     writer.append_columns(columns())
     monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="stopped here"):
+    with pytest.raises(ResultsError, match="cannot be written: the machine stopped here"):
         writer.close()
     assert names(tmp_path) == []
 
