@@ -19,6 +19,7 @@ from harness.metrics import Aggregator, Measured
 from harness.parity import Answers, Sample, check, choose, write_answers
 from harness.plan import CellSpec
 from harness.recorder import RequestRecorder
+from harness.saturating_cell import is_saturating, run_saturating
 from results.parity_check import ParityCheck
 from results.schema import TOKENS_FILE, CellSummary, Label
 from results.store import RequestWriter, StepWriter, write_json
@@ -86,6 +87,8 @@ class Progress:
 
 def run_cell(cell_dir: Path) -> CellSummary:
     spec = CellSpec.from_json((cell_dir / "spec.json").read_bytes())
+    if is_saturating(spec):
+        return run_saturating(spec, cell_dir, run_cell)
     slo = None if spec.slo is None else {key: value for key, value in spec.slo.model_dump().items() if value}
     watch = MachineWatch(cell_dir, watching=spec.backend != "sim")  # before the launching thread claims its core
     records = Records(cell_dir, slo)
@@ -93,6 +96,7 @@ def run_cell(cell_dir: Path) -> CellSummary:
     resolved = cell.adapter.start()
     sample = choose(spec, cell.workload.requests, bool(cell.prompts))
     recorder = RequestRecorder(records.request, spec.measure.warmup_requests, keep=sample.request_ids)
+    cell.clock.restart()  # zero is when serving begins, not when the engine was built
     watch.start(cell.clock.now)
     begin_s = time.monotonic()
     try:

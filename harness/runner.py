@@ -6,11 +6,12 @@ Not here: how a process is watched (child.py), what it does (cell.py), what the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.calibrate import calibrate_run
 from harness.checks import require_runnable
 from harness.child import Ending, run_child
 from harness.environment import git_state, machine_facts, versions
@@ -27,6 +28,7 @@ from results.schema import SUMMARY_FILE, CellSummary, Label, Manifest, RunSummar
 from results.store import RunFolder
 
 CELL_MODULE = "harness.cell"
+CALIBRATION = "driver_calibration"
 SPEC_FILE = "spec.json"
 ERROR_FILE = "error.txt"
 PARTIAL_EXIT_CODE = 4
@@ -68,9 +70,8 @@ def run_experiment(
     cells = expand(experiment, backend)
     require_runnable(cells, backend)
     manifest = _manifest(experiment, cells, backend, label, command)
-    folder = _reopened(experiment, out_dir, cells) if resume else _created(out_dir, manifest)
-    busy = manifest.machine.get("load_warning")
-    warnings = [str(busy)] if busy and backend != "sim" else []  # on a virtual clock nobody else's work counts
+    folder = _reopened(experiment, out_dir, cells) if resume else _created(out_dir, manifest, cells)
+    warnings = _doubts(folder.manifest, backend)
     with folder.claimed(), Interrupts() as interrupts:
         try:
             watcher.run_started(f"{experiment.name}: {len(cells)} cells on {backend} ({label}: {why})", len(cells))
@@ -90,12 +91,14 @@ def run_experiment(
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _created(out_dir: Path, manifest: Manifest) -> RunFolder:
+def _created(out_dir: Path, manifest: Manifest, cells: Sequence[CellSpec]) -> RunFolder:
+    """With the instrument's own error in its manifest: measured once, at the run's load, when the run begins."""
     folder: RunFolder | None = None
     try:
         with writing(out_dir):
             folder = RunFolder.create(out_dir, manifest.name)
-        folder.write_manifest(manifest)
+        machine = {**manifest.machine, CALIBRATION: calibrate_run(cells)}
+        folder.write_manifest(replace(manifest, machine=machine))
     except ResultsError as error:
         if folder is not None:  # a folder without a manifest is no run
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -111,6 +114,16 @@ def _reopened(experiment: Experiment, out_dir: Path, cells: Sequence[CellSpec]) 
     except ResultsError as error:
         raise ConfigError(f"--resume: {error}") from None
     return folder
+
+
+def _doubts(manifest: Manifest, backend: str) -> list[str]:
+    """What makes the wall clock of this machine doubtful. On a virtual clock nobody else's work counts."""
+    if backend == "sim":
+        return []
+    busy = manifest.machine.get("load_warning")
+    calibration = manifest.machine.get(CALIBRATION)
+    late = isinstance(calibration, Mapping) and calibration.get("valid") is False
+    return [str(busy)] * bool(busy) + ([str(calibration["note"])] if late and isinstance(calibration, Mapping) else [])
 
 
 def _manifest(experiment: Experiment, cells: Sequence[CellSpec], backend: str, label: str, command: str) -> Manifest:

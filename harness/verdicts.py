@@ -104,6 +104,8 @@ def why_unusable(cell: Cell) -> str:
         text = str(cell.get("error") or next(iter(cell.get("notes") or []), "")).strip()
         first = text.splitlines()[0][:LONGEST_REASON] if text else ""
         return f"{cell['status']}: {first}" if first else str(cell["status"])
+    if str((cell.get("resolved") or {}).get("model", "")).startswith("mock engine"):
+        return "a mock engine: no model runs, so there is nothing to compare"
     return f"unfair: {'; '.join(cell['unfair'])}" if cell.get("unfair") else ""
 
 

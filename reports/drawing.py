@@ -114,6 +114,7 @@ def _inline(svg: str, alt: Alt) -> Markup:
     body = re.sub(r'\bid="', f'id="{alt.key}-', body)
     body = body.replace("url(#", f"url(#{alt.key}-").replace('xlink:href="#', f'href="#{alt.key}-')
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag.group()), body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)

@@ -12,6 +12,9 @@ class Clock(Protocol):
     def wait_until(self, moment_s: float) -> None:
         """Return at `moment_s`, at once when it has passed."""
 
+    def restart(self) -> None:
+        """From now on it is 0."""
+
 
 class MonotonicClock:
     """Wall time. Sleeping alone is late by 50-100 us at best, so the last `spin_s` of a wait are spun.
@@ -21,6 +24,9 @@ class MonotonicClock:
 
     def __init__(self, spin_s: float = 80e-6) -> None:
         self._spin_s = spin_s
+        self.restart()
+
+    def restart(self) -> None:
         self._origin = time.perf_counter()
 
     def now(self) -> float:
@@ -47,6 +53,9 @@ class VirtualClock:
     def wait_until(self, moment_s: float) -> None:
         self._now_s = max(self._now_s, moment_s)
 
+    def restart(self) -> None:
+        self._now_s = 0.0
+
 
 class ReplayClock:
     """Hands out the readings of a journal, one per deciding iteration."""
@@ -59,6 +68,9 @@ class ReplayClock:
 
     def wait_until(self, moment_s: float) -> None:
         """Nothing to wait for: the next reading already lies after it."""
+
+    def restart(self) -> None:
+        """The readings are as they were taken."""
 
 
 def stopwatch() -> float:

@@ -26,6 +26,9 @@ class FakeClock:
     oversleep_s: float = 0.0
     waits_s: list[float] = field(default_factory=list)
 
+    def restart(self) -> None:
+        raise AssertionError("a pace never restarts its clock")
+
     def now(self) -> float:
         return self.now_s
 

@@ -40,7 +40,7 @@ def test_a_summary_from_before_either_is_read() -> None:
 
 @pytest.mark.parametrize("parity", [[], {"checked_requests": "all"}, {**PARITY.to_json(), "held": "yes"}])
 def test_a_broken_record_is_named(parity: object) -> None:
-    with pytest.raises(ResultsError, match="summary.json: parity"):
+    with pytest.raises(ResultsError, match=r"summary\.json: parity"):
         CellSummary.from_json(CELL.to_json() | {"parity": parity})
 
 

@@ -4,7 +4,8 @@ from harness.metric_catalogue import CATALOGUE, find
 from harness.metrics import aggregate
 from tests.metrics.cells import random_cell, step
 
-BY_OTHERS = {"energy_j_per_output_token", "sampler_cost_share"}  # from the samples, not from the records
+# From the samples or from a search, not from the records of one cell.
+BY_OTHERS = {"energy_j_per_output_token", "sampler_cost_share", "saturation_rps", "saturation_probes"}
 
 
 def figures() -> dict[str, float]:

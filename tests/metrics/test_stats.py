@@ -213,3 +213,10 @@ def test_a_plateau_is_not_compared_with_a_whole_run() -> None:
 
 def test_no_cells_no_sentences() -> None:
     assert verdicts([]) == []
+
+
+def test_a_mock_is_never_compared() -> None:
+    mock = run_of("mock", [9.0] * 5, resolved={"model": "mock engine: no model runs"})
+    lines = verdicts(run_of("gpu_only", [1.0] * 5) + mock)
+    assert "faster" not in " ".join(lines)
+    assert any("no model runs" in line for line in lines)
