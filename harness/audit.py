@@ -55,7 +55,7 @@ def _overruns(spec: CellSpec, measured: Measured) -> list[str]:
     if spec.backend != "cpu" or overruns <= MOST_OVERRUNS:
         return []
     return [
-        f"{overruns:.1%} of ops took longer than their pace (limit {MOST_OVERRUNS:.0%}): the modelled proportions "
+        f"{overruns:.2%} of ops took longer than their pace (limit {MOST_OVERRUNS:.0%}): the modelled proportions "
         f"were not kept; raise emulation.pace.time_scale or free this machine"
     ]
 

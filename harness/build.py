@@ -1,8 +1,9 @@
 """THE ONLY WIRING: from a cell's specification to the objects that run it. Everything else gets its parts handed in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.backends.op_times import OpSink
 from engines.backends.sim import SimExecutor
@@ -131,14 +132,19 @@ def _mock_cell(spec: CellSpec) -> Cell:
     return Cell(adapter, clock, workload, arrivals, {}, TraceRecorder())
 
 
-def offline_adapter(spec: CellSpec, longest_request_tokens: int) -> EngineAdapter:
-    """An engine without a workload, a journal or an onlooker; the cell's seed draws the weights of a named shape."""
+def offline_adapter(
+    spec: CellSpec, longest_request_tokens: int, sampling: Mapping[str, Any] | None = None
+) -> EngineAdapter:
+    """An engine without a workload, a journal or an onlooker; the cell's seed draws the weights of a named shape.
+
+    `sampling`: temperature, top_k, top_p and seed; greedy where it is not given, as in every comparison.
+    """
     problems = check_model(spec)
     if problems:
         raise ConfigError(problems)
     plan = _plan(spec)
     core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
-    _, executor, resolved = _executor(spec, plan, core, longest_request_tokens, spec.measure.seed, 0, None)
+    _, executor, resolved = _executor(spec, plan, core, longest_request_tokens, spec.measure.seed, 0, None, sampling)
     return CoreAdapter(core, executor, resolved)
 
 
@@ -168,7 +174,14 @@ def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
 
 
 def _executor(
-    spec: CellSpec, plan: _Plan, core: EngineCore, longest: int, weight_seed: int, warm_rows: int, sink: OpSink | None
+    spec: CellSpec,
+    plan: _Plan,
+    core: EngineCore,
+    longest: int,
+    weight_seed: int,
+    warm_rows: int,
+    sink: OpSink | None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> tuple[Clock, Executor, dict[str, object]]:
     if spec.backend == "sim":
         assert plan.costs is not None
@@ -180,7 +193,7 @@ def _executor(
     model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
     clock = MonotonicClock() if plan.costs is None else paced_clock(claim_priority())
     executor, resolved = torch_executor(
-        model, plan.capabilities, core.placement, plan.limits, clock, plan.costs, spec.backend, sink
+        model, plan.capabilities, core.placement, plan.limits, clock, plan.costs, spec.backend, sink, sampling or {}
     )
     return clock, executor, resolved
 

@@ -37,6 +37,10 @@ def generate(
     max_batch_tokens: Annotated[int, typer.Option(min=1)] = 2048,
     accel_kv_tokens: Annotated[int | None, typer.Option(min=1, help="Sized from the machine if not given.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random weights, where the model is a shape.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 leaves all tokens in.")] = 0,
+    top_p: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
+    sampling_seed: Annotated[int, typer.Option(min=0, help="The n-th prompt draws from seed + n.")] = 0,
     emulation: Annotated[str, typer.Option(help="native, or paced to --hardware.")] = "native",
     hardware: Annotated[str | None, typer.Option(help="A machine of the catalogue, or a path.")] = None,
     policy_option: Annotated[list[str], typer.Option("--policy-option", metavar="K=V")] = [],  # noqa: B006
@@ -55,6 +59,7 @@ def generate(
             "seed": seed,
             "emulation": emulation,
             "hardware": hardware,
+            "sampling": {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": sampling_seed},
         },
         policy_option,
     )

@@ -7,7 +7,7 @@ like an empty one.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.build import offline_adapter
 from harness.errors import ConfigError
 from harness.experiment import Budget, Emulation
 from harness.plan import LABELS, CellMeasure, CellSpec, EngineSpec, ResolvedBackend, WorkloadSpec
+from harness.sizing import ACCEL_PAGE_TOKENS, size
 from results.files import write_text
 
 
@@ -43,7 +44,8 @@ def generate(
     prompts = read_prompts(prompts_path, shape.vocab_size)
     stop_ids = frozenset() if options["ignore_eos"] else frozenset(shape.eos_ids)
     longest = max(len(prompt.token_ids) for prompt in prompts) + max_new_tokens
-    adapter = offline_adapter(specification(engine, backend, model, options), longest)
+    spec = specification(engine, backend, model, options)
+    adapter = offline_adapter(_with_kv_needed(spec, prompts, max_new_tokens), longest, options.get("sampling"))
     try:
         answers, preemptions = run_offline(adapter, prompts, max_new_tokens, stop_ids)
     finally:
@@ -54,6 +56,15 @@ def generate(
     )
     write_text(out_path, "\n".join(lines) + "\n")
     return preemptions
+
+
+def _with_kv_needed(spec: CellSpec, prompts: list[Prompt], max_new_tokens: int) -> CellSpec:
+    """Sized from the machine, but no larger than all prompts at once can fill."""
+    if spec.budget.accel_kv_tokens != "auto":
+        return spec
+    most = sum(-(-(len(prompt.token_ids) + max_new_tokens) // ACCEL_PAGE_TOKENS) for prompt in prompts)
+    tokens = min(most * ACCEL_PAGE_TOKENS, size(spec).accel_kv_tokens)
+    return replace(spec, budget=spec.budget.model_copy(update={"accel_kv_tokens": tokens}))
 
 
 def specification(engine: str, backend: ResolvedBackend, model: str, options: Mapping[str, Any]) -> CellSpec:

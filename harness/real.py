@@ -5,7 +5,10 @@ The one module of the harness that imports torch at the top; build.py imports it
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -18,6 +21,7 @@ from engines.core.cost import CostTable
 from engines.core.types import Capabilities, Limits, Placement
 from engines.model.config import load_config
 from engines.model.llama import Llama
+from engines.model.sampler import Sampling
 from engines.model.weights import load_weights, random_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -80,11 +84,14 @@ def torch_executor(
     costs: CostTable | None,
     backend: str,
     sink: OpSink | None = None,
+    sampling: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[TorchExecutor, dict[str, object]]:
     """The executor and what it resolved. With `costs` every op is paced to them, without it runs at full speed."""
     pace: Pace = ModelledPace(clock, costs, sink) if costs is not None else NativePace(clock, sink)
     device = torch.device("cuda" if backend == "cuda" else "cpu")
-    executor = TorchExecutor(model, capabilities, placement, pace, limits.max_batch, device, model.dtype)
+    executor = TorchExecutor(
+        model, capabilities, placement, pace, limits.max_batch, device, model.dtype, Sampling(**sampling)
+    )
     attention = "torch paged gather + SDPA" if device.type == "cuda" else f"C++ paged ({native.get_isa()})"
     return executor, {
         "attention": attention,

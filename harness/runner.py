@@ -1,34 +1,29 @@
 """Runs an experiment: one fresh process per cell, every ending kept, then the summary, the verdicts and the report.
 
-Not here: how a process is watched (child.py), what it does (cell.py), what the numbers mean (metrics.py, stats.py).
+Not here: what stands in its folder when it begins (opening.py), how a process is watched (child.py), what it does (cell.py), what the numbers mean (metrics.py, stats.py).
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.calibrate import calibrate_run
 from harness.checks import require_runnable
 from harness.child import Ending, run_child
-from harness.environment import git_state, machine_facts, versions
 from harness.epitaph import is_disk_full
-from harness.errors import ConfigError
 from harness.experiment import Experiment
 from harness.interrupts import Interrupts, ignore_further
+from harness.opening import created, doubts, manifest_of, reopened
 from harness.plan import CellSpec, expand, resolve_backend
 from harness.progress import Watcher
-from harness.resume import find_run
 from results.errors import ResultsError
-from results.files import write_text, writing
-from results.schema import SUMMARY_FILE, CellSummary, Label, Manifest, RunSummary, Status
+from results.files import write_text
+from results.schema import SUMMARY_FILE, CellSummary, Label, RunSummary, Status
 from results.store import RunFolder
 
 CELL_MODULE = "harness.cell"
-CALIBRATION = "driver_calibration"
 SPEC_FILE = "spec.json"
 ERROR_FILE = "error.txt"
 PARTIAL_EXIT_CODE = 4
@@ -69,10 +64,11 @@ def run_experiment(
     backend, label, why = resolve_backend(experiment)
     cells = expand(experiment, backend)
     require_runnable(cells, backend)
-    manifest = _manifest(experiment, cells, backend, label, command)
-    folder = _reopened(experiment, out_dir, cells) if resume else _created(out_dir, manifest, cells)
-    warnings = _doubts(folder.manifest, backend)
-    with folder.claimed(), Interrupts() as interrupts:
+    manifest = manifest_of(experiment, cells, backend, label, command)
+    with Interrupts() as interrupts, ExitStack() as held:
+        folder = reopened(experiment, out_dir, cells) if resume else created(out_dir, manifest, cells)
+        held.enter_context(folder.claimed())
+        warnings = doubts(manifest if resume else folder.manifest, backend)
         try:
             watcher.run_started(f"{experiment.name}: {len(cells)} cells on {backend} ({label}: {why})", len(cells))
             full = _run_cells(folder, cells, watcher, module, interrupts)
@@ -86,62 +82,6 @@ def run_experiment(
     if full or problem:
         return RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=False, stopped=True)
     return _concluded(folder, summary, warnings)
-
-
-# --- the folder -------------------------------------------------------------------------------------------------------
-
-
-def _created(out_dir: Path, manifest: Manifest, cells: Sequence[CellSpec]) -> RunFolder:
-    """With the instrument's own error in its manifest: measured once, at the run's load, when the run begins."""
-    folder: RunFolder | None = None
-    try:
-        with writing(out_dir):
-            folder = RunFolder.create(out_dir, manifest.name)
-        machine = {**manifest.machine, CALIBRATION: calibrate_run(cells)}
-        folder.write_manifest(replace(manifest, machine=machine))
-    except ResultsError as error:
-        if folder is not None:  # a folder without a manifest is no run
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise ConfigError(f"--out: {error}") from None
-    return folder
-
-
-def _reopened(experiment: Experiment, out_dir: Path, cells: Sequence[CellSpec]) -> RunFolder:
-    """Found, and found writable before anything is taken away from it."""
-    folder = find_run(experiment, out_dir, cells)
-    try:
-        folder.require_writable()
-    except ResultsError as error:
-        raise ConfigError(f"--resume: {error}") from None
-    return folder
-
-
-def _doubts(manifest: Manifest, backend: str) -> list[str]:
-    """What makes the wall clock of this machine doubtful. On a virtual clock nobody else's work counts."""
-    if backend == "sim":
-        return []
-    busy = manifest.machine.get("load_warning")
-    calibration = manifest.machine.get(CALIBRATION)
-    late = isinstance(calibration, Mapping) and calibration.get("valid") is False
-    return [str(busy)] * bool(busy) + ([str(calibration["note"])] if late and isinstance(calibration, Mapping) else [])
-
-
-def _manifest(experiment: Experiment, cells: Sequence[CellSpec], backend: str, label: str, command: str) -> Manifest:
-    commit, dirty = git_state()
-    return Manifest(
-        name=experiment.name,
-        label=Label(label),
-        backend=backend,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command,
-        config=experiment.model_dump(mode="json"),
-        machine=machine_facts(),
-        versions=versions(),
-        git_commit=commit,
-        git_dirty=dirty,
-        seeds={cell.cell_id: cell.measure.seed for cell in cells},
-        cells_planned=tuple(cell.cell_id for cell in cells),
-    )
 
 
 # --- the cells --------------------------------------------------------------------------------------------------------

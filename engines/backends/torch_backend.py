@@ -5,7 +5,7 @@ that respects their dependencies; the pace decides how long each may look like t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,6 +44,7 @@ class TorchExecutor:
         slots: int,
         device: torch.device,
         dtype: torch.dtype,
+        sampling: Sampling = GREEDY,
     ) -> None:
         config = model.config
         shape = KvShape(config.layers, config.kv_heads, config.head_dim, dtype)
@@ -61,16 +62,17 @@ class TorchExecutor:
         most_tokens = min(capabilities.accel.tokens, capabilities.max_model_tokens)
         self._tables = BlockTables(slots, -(-most_tokens // capabilities.accel.page_tokens))
         self._sequences: dict[int, list[int]] = {}
+        self._default = sampling
         self._sampling: dict[int, Sampling] = {}
 
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    def register(self, request_id: int, prompt_token_ids: Sequence[int], sampling: Sampling | None = None) -> None:
+    def register(self, request_id: int, prompt_token_ids: Sequence[int]) -> None:
         self._sequences[request_id] = list(prompt_token_ids)
-        if sampling is not None:
-            self._sampling[request_id] = sampling
+        if not self._default.greedy:  # each request draws from a stream of its own, whatever shares its batch
+            self._sampling[request_id] = replace(self._default, seed=self._default.seed + request_id)
 
     def forget(self, request_id: int) -> None:
         self._sequences.pop(request_id, None)

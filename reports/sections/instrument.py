@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 
 from markupsafe import Markup
 
@@ -11,17 +10,19 @@ from reports import names
 from reports.rendering import render
 from reports.values import listing, percent, quantity, seconds
 from results.query import Run
-from results.schema import Manifest
+from results.schema import Label
 
 SAMPLING_AIM = 0.01
 DRIVER = "driver_"
+CALIBRATION = "driver_calibration"  # of the manifest's machine
 MOST_NAMED = 2
 
 
 def build(run: Run) -> Markup:
     """Empty when no cell says anything about it."""
     sentences = [sentence for sentence in (_sampling(run), _deciding(run), _late(run), _driver(run)) if sentence]
-    return render("instrument.html", sentences=sentences) if sentences else Markup("")
+    doubts = _doubts(run)
+    return render("instrument.html", sentences=sentences, doubts=doubts) if sentences or doubts else Markup("")
 
 
 def _values(run: Run, metric: str) -> list[float]:
@@ -71,20 +72,32 @@ def _late(run: Run) -> str:
 
 
 def _driver(run: Run) -> str:
-    """The load generator against a mock engine of known latency: a sentence of the manifest, or its metrics."""
-    for record in _records(run.manifest):
-        if "ttft_error_s_p99" in record and record.get("note"):
-            note = str(record["note"])
-            return f"{note[:1].upper()}{note[1:]}."
+    """The load generator against a mock engine of known latency: the calibration's sentence, or the cells' metrics."""
+    calibration = _calibration(run)
+    if calibration.get("note"):
+        return "" if calibration.get("valid") is False else _sentence(calibration["note"])
     keys = dict.fromkeys(key for cell in run.cells for key in cell.metrics if key.startswith(DRIVER))
     said = listing(_driver_figure(key, _values(run, key)) for key in keys if _values(run, key))
     return f"The load generator’s own error, against a mock engine of known latency: {said}." if said else ""
 
 
-def _records(manifest: Manifest) -> list[Mapping[str, object]]:
-    """The mappings of a manifest and those within them."""
-    outer = [value for field in fields(manifest) if isinstance(value := getattr(manifest, field.name), Mapping)]
-    return [*outer, *(inner for record in outer for inner in record.values() if isinstance(inner, Mapping))]
+def _doubts(run: Run) -> list[str]:
+    """What makes the wall clock of this machine doubtful; a virtual clock is nobody else's."""
+    if run.labels == (Label.SIMULATED,):
+        return []
+    calibration = _calibration(run)
+    late = calibration.get("note") if calibration.get("valid") is False else None
+    return [_sentence(doubt) for doubt in (run.manifest.machine.get("load_warning"), late) if doubt]
+
+
+def _sentence(note: object) -> str:
+    text = str(note)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _calibration(run: Run) -> Mapping[str, object]:
+    found = run.manifest.machine.get(CALIBRATION)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _driver_figure(key: str, values: Iterable[float]) -> str:

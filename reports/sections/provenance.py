@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import yaml
 
 from reports.rendering import Section, render
+from reports.sections.instrument import CALIBRATION
 from reports.values import ABSENT, count, flatten, moment, quantity
 from results.query import Run
 from results.schema import SCHEMA_VERSION, Manifest
@@ -19,7 +20,7 @@ def build(run: Run) -> Section:
         "provenance.html",
         command=manifest.command,
         facts=_facts(manifest),
-        machine=_listed(manifest.machine),
+        machine=_listed({key: value for key, value in manifest.machine.items() if key != CALIBRATION}),
         versions=_listed(manifest.versions),
         config=_as_yaml(manifest.config),
         seeds=_as_yaml(manifest.seeds) if isinstance(manifest.seeds, Mapping) else "",

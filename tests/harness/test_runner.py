@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ from harness.errors import ConfigError
 from harness.plan import CellSpec
 from harness.progress import Silence
 from harness.runner import RunOutcome, run_experiment
+from results.errors import ResultsError
 from results.schema import CellSummary, Status
+from results.store import RunFolder
 from tests.harness.conftest import REPOSITORY, Write
 
 FAKE = "tests.harness.fake_cell"
@@ -48,6 +50,13 @@ class Seen(Silence):
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_comes_back() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -163,7 +172,7 @@ def test_resume_wants_the_same_run(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     run("ok,ok,ok", resume=True, time_limit_s=30)  # more time changes no number
     with pytest.raises(ConfigError, match="another configuration"):
         run("ok,ok,ok", resume=True, sets=("budget.max_batch=4",))
-    monkeypatch.setattr("harness.resume.versions", lambda: {"python": "2.7"})
+    monkeypatch.setattr("harness.opening.versions", lambda: {"python": "2.7"})
     with pytest.raises(ConfigError, match="other versions"):
         run("ok,ok,ok", resume=True)
 
@@ -181,6 +190,71 @@ def test_an_interrupt_ends_the_cell_and_keeps_what_is_done(run: Run, seen: Seen,
     resumed = run("ok,ok,ok", resume=True)
     assert resumed.exit_code == 0
     assert {cell.status for cell in resumed.summary.cells} == {Status.OK}
+
+
+def test_a_run_folder_that_takes_no_more_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = RunFolder.write_cell_summary
+
+    def full(folder: RunFolder, summary: CellSummary) -> None:
+        if summary.engine == "b":
+            raise ResultsError("summary.json: cannot be written: No space left on device")
+        honest(folder, summary)
+
+    monkeypatch.setattr(RunFolder, "write_cell_summary", full)
+    outcome = run("crash,crash,ok")
+    assert (outcome.exit_code, outcome.stopped, outcome.report) == (4, True, None)
+    assert list(errors(outcome)) == ["a"]
+    assert any("No space left" in warning and "--resume" in warning for warning in outcome.warnings)
+
+
+def test_a_summary_that_cannot_be_written_is_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: RunFolder, verdicts: object = ()) -> None:
+        raise ResultsError("summary.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_run_summary", full)
+    outcome = run("ok,ok,ok")
+    assert (outcome.exit_code, outcome.stopped) == (4, True)
+    assert errors(outcome) == {"a": "ok", "b": "ok", "c": "ok"}
+    assert "the cells' own summaries are kept" in outcome.warnings[0]
+
+
+def test_a_summary_torn_since_does_not_hide_the_others(run: Run, seen: Seen) -> None:
+    first = run("ok,ok,ok")
+    torn = first.run_dir / "cells" / first.summary.cells[2].cell_id / "summary.json"
+    torn.write_text("{")
+    interrupter = threading.Thread(target=_interrupt_when, args=(lambda: len(seen.progress) == 4,))
+    interrupter.start()
+    outcome = run("ok,ok,hang", resume=True)
+    interrupter.join()
+    assert outcome.exit_code == 130
+    assert errors(outcome) == {"a": "ok", "b": "ok"}
+
+
+def test_a_manifest_that_cannot_be_written_leaves_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: RunFolder, manifest: object) -> None:
+        raise ResultsError("manifest.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_manifest", full)
+    with pytest.raises(ConfigError, match=r"--out: manifest\.json: cannot be written"):
+        run("ok,ok,ok")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_busy_machine_is_a_warning_where_time_is_real(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    simulated = run("ok,ok,ok")
+    assert simulated.warnings == ()
+    manifest = json.loads((simulated.run_dir / "manifest.json").read_text())
+    assert manifest["machine"]["load_average"] == 99.0
+    assert "load average 99" in manifest["machine"]["load_warning"]
+    emulated = run("ok,ok,ok", sets=("backend=cpu", "dtype=float32"))
+    assert any("load average 99" in warning for warning in emulated.warnings)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    quiet = run("ok,ok,ok", sets=("backend=cpu", "dtype=float32"))
+    assert quiet.warnings == ()
+    assert "load_warning" not in json.loads((quiet.run_dir / "manifest.json").read_text())["machine"]
 
 
 def _interrupt_when(ready: Callable[[], bool]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from reports.sections import fairness, verdict
 from results.parity_check import ParityCheck
-from results.schema import CellSummary
+from results.schema import CellSummary, Label
 from tests.reports.pages import Element, cell, fragment, rows, run_of
 
 MORE_KV = "took 600 KV tokens on the accelerator, the envelope allows 480 (+25 %)"
@@ -167,9 +168,22 @@ def test_the_instrument_says_what_it_cost(tmp_path: Path) -> None:
 
 
 def test_the_calibration_of_the_manifest_is_its_sentence(tmp_path: Path) -> None:
-    driver = {"ttft_error_s_p99": 3e-4, "note": "driver error at 50 requests/s: TTFT p99 0.30 ms"}
-    run = run_of(tmp_path, cell(), machine={"driver": driver})
-    assert fragment(fairness.build(run).body).all("p")[-1].text == "Driver error at 50 requests/s: TTFT p99 0.30 ms."
+    driver = {"valid": True, "note": "driver error at 50 requests/s: TTFT p99 0.30 ms"}
+    page = fragment(fairness.build(run_of(tmp_path, cell(), machine={"driver_calibration": driver})).body)
+    assert page.all("p")[-1].text == "Driver error at 50 requests/s: TTFT p99 0.30 ms."
+    assert not page.all("p", class_="warning")
+
+
+def test_a_doubtful_clock_is_warned_of_unless_it_is_virtual(tmp_path: Path) -> None:
+    machine = {
+        "driver_calibration": {"valid": False, "note": "driver error: TTFT p99 9 ms"},
+        "load_warning": "the machine is busy",
+    }
+    run = run_of(tmp_path, cell(), machine=machine)
+    said = [doubt.text for doubt in fragment(fairness.build(run).body).all("p", class_="warning")]
+    assert said == ["The machine is busy.", "Driver error: TTFT p99 9 ms."]
+    virtual = dataclasses.replace(run, cells=(cell(label=Label.SIMULATED),))
+    assert not fragment(fairness.build(virtual).body).all("p", class_="warning")
 
 
 def test_of_many_engines_the_extremes_are_named(tmp_path: Path) -> None:

@@ -57,6 +57,30 @@ def test_a_cell_is_complete_when_its_summary_is_there(tmp_path: Path) -> None:
     assert folder.read_cell_summary("c1").engine == "apex"
 
 
+def test_one_process_at_a_time_runs_cells_in_a_folder(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "t4", WHEN)
+
+    def claim() -> None:
+        with folder.claimed():
+            pass
+
+    with folder.claimed(), pytest.raises(ResultsError, match="another process is running cells in it"):
+        claim()
+    claim()
+    assert names(folder.path) == ["cells"]
+
+
+def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "t4", WHEN)
+    cell_dir = folder.cell_dir("c1")
+    (cell_dir / "probes").mkdir()
+    for place in (cell_dir, cell_dir / "probes"):
+        (place / ".steps.parquet.01234567.tmp").write_text("half")
+        (place / "steps.parquet").write_text("whole")
+    folder.remove_temporaries("c1")
+    assert [path.name for path in cell_dir.rglob("*") if path.is_file()] == ["steps.parquet"] * 2
+
+
 def test_a_crash_before_the_rename_leaves_the_cell_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder.create(tmp_path, "t4", WHEN)
     monkeypatch.setattr(os, "replace", crash)
