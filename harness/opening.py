@@ -1,6 +1,6 @@
 """A run's folder when a run begins: a new one with its manifest, or the one that --resume goes on with.
 
-What the manifest says is what was asked for and on what: the configuration, the machine, and the instrument's own error.
+The manifest says what was asked for and on what: the configuration, the machine, and the instrument's own error.
 """
 
 from __future__ import annotations
@@ -83,10 +83,13 @@ def doubts(manifest: Manifest, backend: str) -> list[str]:
     """What makes the wall clock of this machine doubtful. On a virtual clock nobody else's work counts."""
     if backend == "sim":
         return []
-    busy = manifest.machine.get("load_warning")
+    found = []
+    if "load_warning" in manifest.machine:
+        found.append(str(manifest.machine["load_warning"]))
     calibration = manifest.machine.get(CALIBRATION)
-    late = isinstance(calibration, Mapping) and calibration.get("valid") is False
-    return [str(busy)] * bool(busy) + ([str(calibration["note"])] if late and isinstance(calibration, Mapping) else [])
+    if isinstance(calibration, Mapping) and calibration.get("valid") is False:
+        found.append(str(calibration["note"]))
+    return found
 
 
 def _require_same_run(folder: RunFolder, cells: Sequence[CellSpec]) -> None:

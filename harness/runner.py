@@ -1,6 +1,7 @@
 """Runs an experiment: one fresh process per cell, every ending kept, then the summary, the verdicts and the report.
 
-Not here: what stands in its folder when it begins (opening.py), how a process is watched (child.py), what it does (cell.py), what the numbers mean (metrics.py, stats.py).
+Not here: what stands in its folder when it begins (opening.py), how a process is watched (child.py), what it does
+(cell.py), what the numbers mean (metrics.py, stats.py).
 """
 
 from __future__ import annotations

@@ -65,10 +65,9 @@ def test_one_ctrl_c_ends_the_run_in_order(harness: Harness, ended: Ended) -> Non
     assert fingerprints(again, "first") == kept
 
 
-@pytest.mark.parametrize("gap_s", [0.05, 0.15, 0.4])
-@pytest.mark.parametrize("fault", ["hang", "freeze"])
+@pytest.mark.parametrize(("fault", "gap_s"), [("hang", 0.05), ("hang", 0.4), ("freeze", 0.15)])
 def test_two_ctrl_c_leave_no_process_and_a_readable_folder(
-    harness: Harness, ended: Ended, gap_s: float, fault: str
+    harness: Harness, ended: Ended, fault: str, gap_s: float
 ) -> None:
     """A frozen cell does not hear the polite request, so that only the second Ctrl-C shortens its grace."""
     process, cell = hanging(harness, ended, fault)
