@@ -1,9 +1,25 @@
 """Fixtures and hooks that all tests share."""
 
+import signal
 import warnings
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A suite started in the background may have inherited ignored signals, and would hand them on to what it starts.
+
+    The harness leaves alone what was ignored on purpose, as by nohup, so its tests need the ordinary state.
+    """
+    ordinary = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for which, handler in ordinary.items():
+        if signal.getsignal(which) is signal.SIG_IGN:
+            signal.signal(which, handler)
 
 
 @pytest.fixture(scope="session")

@@ -253,7 +253,7 @@ def test_a_busy_machine_is_a_warning_where_time_is_real(run: Run, monkeypatch: p
     assert any("load average 99" in warning for warning in emulated.warnings)
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     quiet = run("ok,ok,ok", sets=("backend=cpu", "dtype=float32"))
-    assert quiet.warnings == ()
+    assert not any("load average" in warning for warning in quiet.warnings)
     assert "load_warning" not in json.loads((quiet.run_dir / "manifest.json").read_text())["machine"]
 
 

@@ -49,19 +49,26 @@ class Ended:
     peak_bytes: int  # of the largest process in the tree
 
 
+# A process begins with the peak of the one that started it, and the tests' own may be large: a small one in between.
+LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def measured(folder: Path, *arguments: str) -> Ended:
     with (folder / "err.txt").open("ab") as err:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
+        answer = subprocess.run(
+            [sys.executable, "-c", LAUNCHER, sys.executable, *arguments],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=err,
+            check=True,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    in_kib = 1 if sys.platform == "darwin" else 1024
-    return Ended(process.returncode, usage.ru_maxrss * in_kib)
+    code, peak = map(int, answer.stdout.split())
+    return Ended(code, peak * (1 if sys.platform == "darwin" else 1024))
 
 
 @pytest.fixture(scope="module")
