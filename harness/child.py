@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -29,6 +29,7 @@ WAKE_S = 0.2  # how soon a deadline or an interrupt is noticed while the process
 GIVE_UP_S = 30.0  # a process that the system cannot end (stuck in a driver) must not take the run with it
 TAIL_BYTES = 16_384
 LINE_BYTES = 65_536  # a longer line is no progress of ours
+LARGEST_PIPE_BYTES = 1 << 20
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -80,7 +81,7 @@ def run_child(
             cut = _follow(process, output, started_s + time_limit_s, on_progress, interrupts)
         finally:
             _end_group(process, cut, lambda: interrupts.count > 1)
-        output.drain()
+        _pass_on(output.rest(), on_progress)
         last_words = output.last_words
     reason = None
     if cut is _Cut.TIME_LIMIT:
@@ -119,11 +120,15 @@ def _follow(
         if not output.is_open:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(WAKE_S)
-        for line in output.lines(WAKE_S):
-            progress = _progress(line)
-            if progress:
-                on_progress(progress)
+        _pass_on(output.lines(WAKE_S), on_progress)
     return None
+
+
+def _pass_on(lines: Iterable[bytes], on_progress: Callable[[Progress], None]) -> None:
+    for line in lines:
+        progress = _progress(line)
+        if progress:
+            on_progress(progress)
 
 
 class _Output:
@@ -164,13 +169,12 @@ class _Output:
                 self._pending = pending if len(pending) <= LINE_BYTES else b""
                 yield from whole
 
-    def drain(self) -> None:
+    def rest(self) -> Iterator[bytes]:
         """What the ended process left in its pipes; what somebody else still holds open is not waited for."""
-        for _ in range(2 * (1 << 20) // LINE_BYTES):
+        for _ in range(LARGEST_PIPE_BYTES // LINE_BYTES):
             if not self.is_open or not self._selector.select(0):
                 return
-            for _ in self.lines(0):
-                pass
+            yield from self.lines(0)
 
     def __enter__(self) -> _Output:
         return self

@@ -12,14 +12,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The harness leaves alone what was ignored on purpose, as by nohup, so its tests need the ordinary state.
     """
-    ordinary = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-        signal.SIGHUP: signal.SIG_DFL,
-    }
-    for which, handler in ordinary.items():
+    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(which) is signal.SIG_IGN:
-            signal.signal(which, handler)
+            signal.signal(which, signal.default_int_handler if which is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
