@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +136,21 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
+@dataclass(slots=True)
+class Started:
+    """What does not outlive its test, however that ends: runs, and the processes of cells."""
+
+    runs: list[subprocess.Popen[str]] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+
+
 @pytest.fixture
-def ended() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes put into this list do not outlive their test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
+def started() -> Iterator[Started]:
+    begun = Started()
+    yield begun
+    for run in begun.runs:
+        if run.poll() is None:
+            run.kill()
+        run.communicate()
+    for cell in filter(is_running, begun.cells):
+        os.kill(cell, signal.SIGKILL)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.conftest import (
     Harness,
+    Started,
     faulty,
     fingerprints,
     healthy,
@@ -23,26 +24,25 @@ from tests.faults.conftest import (
     wait_for,
 )
 
-Ended = list[subprocess.Popen[str]]
-
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:
     return installed(tmp_path)
 
 
-def hanging(harness: Harness, ended: Ended, fault: str = "hang") -> tuple[subprocess.Popen[str], int]:
+def hanging(harness: Harness, started: Started, fault: str = "hang") -> tuple[subprocess.Popen[str], int]:
     """A run whose first cell is done and whose second one hangs; and the hanging process's id."""
     mark = harness.home / "mark"
     config = harness.config([healthy("first"), faulty(fault), healthy("last")])
     process = harness.start("run", "--config", config, "--out", "runs", env={"FAULTS_MARK": str(mark)})
-    ended.append(process)
+    started.runs.append(process)
     wait_for(lambda: mark.exists() and bool(mark.read_text()), "the second cell")
-    return process, int(mark.read_text())
+    started.cells.append(int(mark.read_text()))
+    return process, started.cells[-1]
 
 
-def test_one_ctrl_c_ends_the_run_in_order(harness: Harness, ended: Ended) -> None:
-    process, cell = hanging(harness, ended)
+def test_one_ctrl_c_ends_the_run_in_order(harness: Harness, started: Started) -> None:
+    process, cell = hanging(harness, started)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -67,10 +67,10 @@ def test_one_ctrl_c_ends_the_run_in_order(harness: Harness, ended: Ended) -> Non
 
 @pytest.mark.parametrize(("fault", "gap_s"), [("hang", 0.05), ("hang", 0.4), ("freeze", 0.15)])
 def test_two_ctrl_c_leave_no_process_and_a_readable_folder(
-    harness: Harness, ended: Ended, fault: str, gap_s: float
+    harness: Harness, started: Started, fault: str, gap_s: float
 ) -> None:
     """A frozen cell does not hear the polite request, so that only the second Ctrl-C shortens its grace."""
-    process, cell = hanging(harness, ended, fault)
+    process, cell = hanging(harness, started, fault)
     began_s = time.monotonic()
     process.send_signal(signal.SIGINT)
     time.sleep(gap_s)
@@ -87,8 +87,8 @@ def test_two_ctrl_c_leave_no_process_and_a_readable_folder(
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
-def test_a_polite_request_to_end_is_like_ctrl_c(harness: Harness, ended: Ended, which: signal.Signals) -> None:
-    process, cell = hanging(harness, ended)
+def test_a_polite_request_to_end_is_like_ctrl_c(harness: Harness, started: Started, which: signal.Signals) -> None:
+    process, cell = hanging(harness, started)
     process.send_signal(which)
     process.communicate(timeout=30)
     assert process.returncode == 130
@@ -96,8 +96,8 @@ def test_a_polite_request_to_end_is_like_ctrl_c(harness: Harness, ended: Ended, 
     assert outcomes(the_run(harness.home / "runs")) == {"first": "ok"}
 
 
-def test_a_harness_that_was_killed_is_resumed(harness: Harness, ended: Ended) -> None:
-    process, cell = hanging(harness, ended)
+def test_a_harness_that_was_killed_is_resumed(harness: Harness, started: Started) -> None:
+    process, _ = hanging(harness, started)
     process.kill()
     process.communicate(timeout=30)
     run = the_run(harness.home / "runs")
@@ -105,15 +105,14 @@ def test_a_harness_that_was_killed_is_resumed(harness: Harness, ended: Ended) ->
     assert harness("report", run.folder.path).code == 0
     kept = fingerprints(run, "first")
     resumed = harness("run", "--config", "faults.yaml", "--out", "runs", "--resume", env={"FAULTS": "off"})
-    subprocess.run(["kill", "-KILL", str(cell)], check=False)  # nobody was left to end it
     assert resumed.code == 0, resumed.err
     again = the_run(harness.home / "runs")
     assert set(outcomes(again).values()) == {"ok"}
     assert fingerprints(again, "first") == kept
 
 
-def test_two_processes_do_not_run_the_cells_of_one_folder(harness: Harness, ended: Ended) -> None:
-    process, _ = hanging(harness, ended)
+def test_two_processes_do_not_run_the_cells_of_one_folder(harness: Harness, started: Started) -> None:
+    process, _ = hanging(harness, started)
     second = harness("run", "--config", "faults.yaml", "--out", "runs", "--resume")
     second.assert_one_line("another process is running cells in it")
     process.send_signal(signal.SIGINT)
