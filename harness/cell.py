@@ -39,8 +39,10 @@ class Records:
         self._aggregator = Aggregator(slo)
         self._request_rows: list[dict[str, Any]] = []
         self._step_rows: list[StepObservation] = []
+        self.output_tokens = 0  # of all requests, warm-up included: energy is spent on every one of them
 
     def request(self, row: dict[str, Any]) -> None:
+        self.output_tokens += row["output_tokens"]
         self._request_rows.append(row)
         if len(self._request_rows) >= FLUSH_ROWS:
             self._flush_requests()
@@ -108,8 +110,9 @@ def run_cell(cell_dir: Path) -> CellSummary:
         cell.adapter.close()
         measured = records.close()
         write_trace(cell_dir / TRACE_FILE, cell.trace.spans, title=spec.cell_id, label=spec.label)
+    watched = watched.per_output_token(records.output_tokens)
     metrics = measured.metrics | watched.metrics | {"cell_wall_s": wall_s}
-    measured = Measured(metrics, measured.notes, measured.unavailable | watched.unavailable)
+    measured = Measured(metrics, [*measured.notes, *watched.notes], measured.unavailable | watched.unavailable)
     return _summary(spec, cell, resolved, measured, recorder, _parity(spec, cell_dir, cell, sample, recorder.answers))
 
 

@@ -93,7 +93,8 @@ def run(
     watcher = watcher_for(console(stderr=True), quiet)
     command = shlex.join(["harness", *sys.argv[1:]])
     for polite in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(polite, _interrupt)
+        if signal.getsignal(polite) is not signal.SIG_IGN:  # ignored on purpose, as by nohup
+            signal.signal(polite, _interrupt)
     outcome = run_experiment(experiment, out, watcher, resume=resume, command=command)
     for warning in outcome.warnings:
         typer.echo(f"warning: {warning}", err=True)

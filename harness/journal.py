@@ -19,6 +19,7 @@ from engines.core.types import Batch, Guard, GuardAnswer, RequestSpec, StepPlan,
 from results.files import publish, temporary_beside
 
 FORMAT = 1
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make a new encoder for every line
 
 
 class Journal:
@@ -54,7 +55,7 @@ class Journal:
         publish(self._temporary, self._path)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._file.write(_encode(line) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ class Rows:
         if self._columns is not None:
             column: Sequence[Any] | None = self._columns.get(name)
             return [missing] * self._size if column is None else column
-        return [r.get(name, missing) if isinstance(r, Mapping) else getattr(r, name, missing) for r in self._rows]
+        if self._rows and isinstance(self._rows[0], Mapping):  # asked once: it takes longer than the reading
+            return [row.get(name, missing) for row in self._rows]
+        return [getattr(row, name, missing) for row in self._rows]
 
     def numbers(self, name: str, missing: float = math.nan) -> FloatArray:
         return np.array(self.raw(name, missing), dtype=np.float64)  # None becomes NaN
