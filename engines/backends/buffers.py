@@ -19,9 +19,6 @@ class KvShape:
     head_dim: int
     dtype: torch.dtype
 
-    def bytes_per_token(self) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
-
 
 class PagedKv:
     """Keys and values of one tier: per layer `[blocks, kv_heads, page_tokens, head_dim]`, heads outside tokens."""

@@ -54,10 +54,5 @@ class Request:
         """Tokens whose KV is still to be computed: 1 for a decode, more for a prefill."""
         return self.known - self.computed
 
-    @property
-    def kv_tokens_at_end(self) -> int:
-        """The last token is never fed back, so its KV is never stored."""
-        return self.target - 1
-
     def __repr__(self) -> str:
         return f"Request({self.request_id}, {self.phase.value}, {self.computed}/{self.known}/{self.target})"

@@ -8,8 +8,8 @@ from operator import add
 from reports import charts, labels
 from reports.drawing import SERIES, Alt
 from reports.evidence import Evidence
-from reports.rendering import Section, render
-from reports.sections.panels import MOST_WORKLOADS, FigureSet, Panel, left_out
+from reports.rendering import Section
+from reports.sections.panels import FigureSet, Panel, of_steps
 from reports.timelines import Busy
 from reports.values import listing, percent
 from results.query import Run
@@ -26,14 +26,7 @@ INTRO = "Share of the serving time in which each unit of the machine worked, rep
 
 
 def build(run: Run, evidence: Evidence) -> Section:
-    figures = [
-        drawn
-        for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])
-        if (drawn := _figure(run, evidence, index, workload))
-    ]
-    nothing = "No steps were recorded."
-    body = render("panels.html", figures=figures, intro=INTRO, left_out=left_out(run), nothing=nothing)
-    return Section("busy", "Where the time went", body)
+    return of_steps(run, evidence, "busy", "Where the time went", INTRO, _figure)
 
 
 def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSet | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from reports import charts, labels
 from reports.drawing import Alt
 from reports.evidence import Evidence
-from reports.rendering import Section, render
-from reports.sections.panels import MOST_WORKLOADS, FigureSet, Panel, left_out, legend
+from reports.rendering import Section
+from reports.sections.panels import FigureSet, Panel, legend, of_steps
 from reports.values import figure, listing
 from results.query import Run
 
@@ -20,14 +20,7 @@ INTRO = "Averages over short spans of the serving time. Line: median of the repe
 
 
 def build(run: Run, evidence: Evidence) -> Section:
-    figures = [
-        drawn
-        for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])
-        if (drawn := _figure(run, evidence, index, workload))
-    ]
-    nothing = "No steps were recorded."
-    body = render("panels.html", figures=figures, intro=INTRO, left_out=left_out(run), nothing=nothing)
-    return Section("occupancy", "Over time", body)
+    return of_steps(run, evidence, "occupancy", "Over time", INTRO, _figure)
 
 
 def _figure(run: Run, evidence: Evidence, index: int, workload: str) -> FigureSet | None:

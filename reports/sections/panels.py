@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from reports.drawing import DASHES, SERIES
 from reports.evidence import Evidence
+from reports.rendering import Section, render
 from results.query import Run
 
 # A sweep may have hundreds of workloads: the table has them all, figures would drown it and the page's size.
@@ -64,3 +65,19 @@ def _key(engine: str, slot: int) -> Key:
 def left_out(run: Run) -> str:
     extra = len(run.workloads) - MOST_WORKLOADS
     return f"Figures for the first {MOST_WORKLOADS} workloads; {extra} more are in the tables." if extra > 0 else ""
+
+
+def of_steps(
+    run: Run,
+    evidence: Evidence,
+    key: str,
+    title: str,
+    intro: str,
+    draw: Callable[[Run, Evidence, int, str], FigureSet | None],
+) -> Section:
+    """A section of one figure set per workload, drawn from the steps; a workload without any is left out."""
+    drawn = [draw(run, evidence, index, workload) for index, workload in enumerate(run.workloads[:MOST_WORKLOADS])]
+    figures = [figure for figure in drawn if figure]
+    nothing = "No steps were recorded."
+    body = render("panels.html", figures=figures, intro=intro, left_out=left_out(run), nothing=nothing)
+    return Section(key, title, body)

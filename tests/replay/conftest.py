@@ -1,18 +1,5 @@
-"""Engines own their process: what they pin, prefer or set must not leak into the next test."""
+"""Engines run inside the test process here; it is left as it was found."""
 
-import os
-from collections.abc import Iterator
+from tests.engine_process import machine_as_found
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _machine_as_found() -> Iterator[None]:
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
-    torch.set_num_threads(1)  # small models are fastest on one
-    yield
-    os.sched_setscheduler(0, policy, priority)
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(threads)
+__all__ = ["machine_as_found"]
