@@ -1,7 +1,8 @@
 """Which engines there are: an explicit dict of ours, and entry points (group "harness.engines") of third parties.
 
-Nothing is imported until an engine is chosen, so listing is quick and a broken plugin breaks only itself.
-A policy class is a frozen dataclass; its fields are the options that a configuration may set.
+Nothing is imported until an engine is asked for, so a broken plugin breaks only itself. An engine is a frozen dataclass
+whose fields are the options that a configuration may set. With `decide` it is a policy on our scheduler core
+(core/policy.py), with `open` an engine of its own (core/adapter.py: Served).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ class EngineEntry:
     target: str  # "module:Class"
     summary: str
     status: str  # "ours", or the distribution that brings it
-    is_policy: bool = True  # False: an engine of its own, which does not decide for our scheduler core
 
 
 BUILT_IN: dict[str, EngineEntry] = {
@@ -45,7 +45,6 @@ BUILT_IN: dict[str, EngineEntry] = {
             target="engines.mock.law:LatencyLaw",
             summary="no model: a known latency law, for tests and for the driver's own error",
             status="ours",
-            is_policy=False,
         ),
     )
 }
@@ -61,58 +60,66 @@ def known_engines() -> dict[str, EngineEntry]:
     return plugins | BUILT_IN
 
 
-def policy_class(kind: str) -> type[Any]:
-    """Import the policy of an engine. Whatever a plugin raises becomes one line."""
+def engine_class(kind: str) -> type[Any]:
+    """Import an engine. Whatever a plugin raises becomes one line."""
     engines = known_engines()
     if kind not in engines:
         raise EngineError(f'unknown engine "{kind}"; {did_you_mean(kind, engines)}')
     entry = engines[kind]
     module, _, name = entry.target.partition(":")
+    where = f'engine "{kind}" ({entry.status})'
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EngineError(f'engine "{kind}" ({entry.status}) cannot be loaded from {entry.target}: {reason}') from error
+        raise EngineError(f"{where} cannot be loaded from {entry.target}: {reason}") from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise EngineError(f'engine "{kind}" ({entry.status}): {entry.target} is not a dataclass of options')
+        raise EngineError(f"{where}: {entry.target} is not a dataclass of options")
+    if not (hasattr(found, "decide") or hasattr(found, "open")):
+        raise EngineError(f"{where}: {entry.target} has neither decide (a policy) nor open (an engine of its own)")
     return found
 
 
+def is_policy(kind: str) -> bool:
+    """True: it decides for our scheduler core. False: an engine of its own, which is opened and served."""
+    return hasattr(engine_class(kind), "decide")
+
+
 def option_names(kind: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(policy_class(kind)) if field.init]
+    return [field.name for field in dataclasses.fields(engine_class(kind)) if field.init]
 
 
 def option_mistakes(kind: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(option, what is wrong with it) for every option that this engine cannot take; "" is the engine itself."""
     try:
-        policy = policy_class(kind)
+        engine = engine_class(kind)
     except EngineError as error:
         return [("kind", str(error))]
-    values, mistakes = _typed_options(policy, options)
+    values, mistakes = _typed_options(engine, options)
     if not mistakes:
         try:
-            policy(**values)
+            engine(**values)
         except (TypeError, ValueError) as error:
             mistakes.append(("", " ".join(str(error).split())))
     return mistakes
 
 
-def make_policy(kind: str, options: Mapping[str, Any]) -> Any:
-    """A policy with these options; EngineError with one line per mistake."""
+def make_engine(kind: str, options: Mapping[str, Any]) -> Any:
+    """An engine with these options; EngineError with one line per mistake."""
     mistakes = option_mistakes(kind, options)
     if mistakes:
         lines = (f'engine "{kind}"{f", option {name}" if name else ""}: {message}' for name, message in mistakes)
         raise EngineError("\n".join(lines))
-    policy = policy_class(kind)
-    return policy(**_typed_options(policy, options)[0])
+    engine = engine_class(kind)
+    return engine(**_typed_options(engine, options)[0])
 
 
-def _typed_options(policy: type[Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _typed_options(engine: type[Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Options as the types the fields declare, and what is wrong with those that are not."""
     from pydantic import TypeAdapter, ValidationError  # slow to import, and listing does not need it
 
-    names = [field.name for field in dataclasses.fields(policy) if field.init]
-    hints = get_type_hints(policy)
+    names = [field.name for field in dataclasses.fields(engine) if field.init]
+    hints = get_type_hints(engine)
     values: dict[str, Any] = {}
     mistakes: list[tuple[str, str]] = []
     for name, value in options.items():
@@ -124,7 +131,7 @@ def _typed_options(policy: type[Any], options: Mapping[str, Any]) -> tuple[dict[
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]["msg"]
             mistakes.append((name, f"{problem.removeprefix('Input ')}, not {value!r}"))
-    for field in dataclasses.fields(policy):
+    for field in dataclasses.fields(engine):
         has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         if field.init and not has_default and field.name not in options:
             mistakes.append((field.name, "missing"))

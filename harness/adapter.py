@@ -1,57 +1,14 @@
-"""The driver's view of an engine, ours and third-party alike, and our own engines behind it."""
+"""Our own engines behind the driver's seam (engines/core/adapter.py): decide, run, commit, and let others look on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engines.core.adapter import Delivery, Submission
 from engines.core.clock import stopwatch
 from engines.core.executor import Executor
 from engines.core.scheduler import EngineCore
 from engines.core.types import Refusal, RequestSpec, StepPlan, StepResult, Tier
 from harness.journal import Journal
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One request as an engine gets it. `token_ids` is empty where only lengths matter (the simulator)."""
-
-    request_id: int
-    prompt_tokens: int
-    token_ids: Sequence[int]
-    max_new_tokens: int
-    stop_ids: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What an engine handed over at one moment, as columns: a row per token, then who ended, started or was preempted.
-
-    `scheduled_s` is when the step was decided: admissions and preemptions count from there.
-    """
-
-    time_s: float
-    request_ids: Sequence[int]
-    token_ids: Sequence[int]
-    finished: Sequence[int] = ()
-    admitted: Sequence[int] = ()
-    preempted: Sequence[int] = ()
-    scheduled_s: float = 0.0
-
-
-class EngineAdapter(Protocol):
-    def start(self) -> dict[str, object]:
-        """What the engine really got: KV per tier, threads, dtype, batch caps, versions."""
-
-    def submit(self, submission: Submission) -> Refusal | None: ...
-
-    def poll(self, now_s: float) -> Delivery | None:
-        """Ours takes one step; a third-party engine hands over what has come in. None: nothing to tell."""
-
-    @property
-    def busy(self) -> bool:
-        """Requests are in the engine."""
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

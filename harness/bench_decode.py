@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.core.adapter import EngineAdapter, Submission
 from engines.core.clock import stopwatch
 from engines.model.config import load_config
 from engines.model.reference import load_model, quiet
 from engines.model.weights import random_weights, save_folder
-from harness.adapter import EngineAdapter, Submission
 from harness.build import offline_adapter
 from harness.generate import specification
 

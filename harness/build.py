@@ -7,6 +7,7 @@ from typing import Any
 
 from engines.backends.op_times import OpSink
 from engines.backends.sim import SimExecutor
+from engines.core.adapter import EngineAdapter
 from engines.core.clock import Clock, MonotonicClock, VirtualClock
 from engines.core.cost import CostTable, Roofline
 from engines.core.executor import Executor
@@ -15,24 +16,22 @@ from engines.core.policy import Policy
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits
 from engines.model.config import load_config
-from engines.registry import known_engines, make_policy
-from harness.adapter import CoreAdapter, EngineAdapter, StepSight
+from engines.registry import is_policy, make_engine
+from harness.adapter import CoreAdapter, StepSight
 from harness.arrival_source import ArrivalSource
 from harness.costs import cost_table
 from harness.driver import Prompts
 from harness.errors import ConfigError, is_user_mistake
 from harness.journal import Journal
-from harness.mock_adapter import MockAdapter
 from harness.plan import CellSpec
 from harness.recorder import StepRecorder, TraceRecorder
-from harness.sizing import ACCEL_PAGE_TOKENS, Sizing, capabilities, memory_problems, size
+from harness.served import WEIGHT_SEED, open_served, served_problems, temporary_folder
+from harness.sizing import Sizing, capabilities, memory_problems, size
 from workloads import Workload, clip
 from workloads import build as build_workload
 from workloads.prompts import prompt_token_ids
 
 JOURNAL_FILE = "journal.jsonl.gz"
-WEIGHT_SEED = 0  # every cell of a run serves the same model
-MOCK = "mock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +65,15 @@ def check(spec: CellSpec) -> list[str]:
 
 def check_model(spec: CellSpec) -> list[str]:
     """The same without a workload: the engine, the machine, the model's files and the memory they need."""
-    if spec.engine.kind == MOCK:
-        problem = "engine mock: runs no model, so that on cuda nothing would be measured"
-        return [problem] if spec.backend == "cuda" else []
 
     def prepare() -> None:
-        plan = _plan(spec)
+        ours = is_policy(spec.engine.kind)
+        sizing = _plan(spec).sizing if ours else size(spec)
         if spec.backend != "sim" and Path(spec.model).is_dir():
             from engines.model.weights import check_folder
 
             check_folder(spec.model, load_config(spec.model))
-        problems = memory_problems(spec, plan.sizing)
+        problems = memory_problems(spec, sizing) if ours else served_problems(spec)
         if problems:
             raise ConfigError(problems)
 
@@ -102,34 +99,37 @@ def core_for(spec: CellSpec) -> EngineCore:
 
 
 def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
-    if spec.engine.kind == MOCK:
-        return _mock_cell(spec)
+    if not is_policy(spec.engine.kind):
+        return _served_cell(spec, cell_dir, step_sink)
     plan = _plan(spec)
     workload = _clipped(spec, plan.sizing)
     core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
     trace = TraceRecorder()
-    longest = max(request.prompt_tokens + request.output_tokens for request in workload.requests)
+    longest = longest_of(workload)
     clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, trace)
     resolved = _resolved(spec, plan) | resolved
     observer = StepRecorder(step_sink, _prediction(core, plan.predictor))
     adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observer)
-    prompts: Prompts = {}
-    if spec.backend != "sim":
-        vocabulary = load_config(spec.model).vocab_size
-        seed = spec.measure.seed
-        prompts = {r.request_id: prompt_token_ids(r, vocabulary, seed) for r in workload.requests}
+    prompts = {} if spec.backend == "sim" else _prompts(spec, workload)
     return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace)
 
 
-def _mock_cell(spec: CellSpec) -> Cell:
-    """An engine of its own: the run's workload and clock, but no steps, and so neither journal nor timeline."""
+def _served_cell(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
+    """An engine of its own: the run's workload and clock, but it decides unseen: neither journal nor timeline."""
     workload = _clipped(spec, size(spec))
     arrivals = ArrivalSource(workload)
-    law = make_policy(spec.engine.kind, spec.engine.options)
-    simulated = spec.backend == "sim"
-    clock: Clock = VirtualClock() if simulated else MonotonicClock()
-    adapter = MockAdapter(law, clock, (lambda: arrivals.next_s) if simulated else None)
-    return Cell(adapter, clock, workload, arrivals, {}, TraceRecorder())
+    served = open_served(spec, cell_dir, longest_of(workload), lambda: arrivals.next_s, step_sink)
+    prompts = _prompts(spec, workload) if served.engine.runs_model else {}
+    return Cell(served.adapter, served.clock, workload, arrivals, prompts, TraceRecorder())
+
+
+def longest_of(workload: Workload) -> int:
+    return max(request.prompt_tokens + request.output_tokens for request in workload.requests)
+
+
+def _prompts(spec: CellSpec, workload: Workload) -> Prompts:
+    vocabulary, seed = load_config(spec.model).vocab_size, spec.measure.seed
+    return {request.request_id: prompt_token_ids(request, vocabulary, seed) for request in workload.requests}
 
 
 def offline_adapter(
@@ -142,16 +142,28 @@ def offline_adapter(
     problems = check_model(spec)
     if problems:
         raise ConfigError(problems)
+    if not is_policy(spec.engine.kind):
+        return _offline_served(spec, longest_request_tokens, sampling)
     plan = _plan(spec)
     core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
     _, executor, resolved = _executor(spec, plan, core, longest_request_tokens, spec.measure.seed, 0, None, sampling)
     return CoreAdapter(core, executor, resolved)
 
 
-def _plan(spec: CellSpec) -> _Plan:
-    policy: Policy = make_policy(spec.engine.kind, spec.engine.options)
-    if not known_engines()[spec.engine.kind].is_policy:
+def _offline_served(spec: CellSpec, longest_request_tokens: int, sampling: Mapping[str, Any] | None) -> EngineAdapter:
+    if sampling and sampling.get("temperature"):
+        raise ConfigError(f"engine {spec.engine.kind}: is compared greedily; leave --temperature at 0")
+    served = open_served(spec, temporary_folder("engine"), longest_request_tokens)
+    if not served.engine.runs_model:
         raise ConfigError(f"engine {spec.engine.kind}: decides nothing and runs no model; it can only be served")
+    served.adapter.start()
+    return served.adapter
+
+
+def _plan(spec: CellSpec) -> _Plan:
+    if not is_policy(spec.engine.kind):
+        raise ConfigError(f"engine {spec.engine.kind}: decides for itself and not for our scheduler")
+    policy: Policy = make_engine(spec.engine.kind, spec.engine.options)
     sizing = size(spec)
     limits = Limits(spec.budget.max_batch, spec.budget.max_batch_tokens)
     costs = cost_table(spec)
@@ -167,8 +179,8 @@ def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
     if smallest > limit:
         raise ConfigError(
             f"budget: no request of workload {spec.workload.name} fits: the smallest needs {smallest} tokens, "
-            f"{limit} can be held ({sizing.accel_blocks} blocks of {ACCEL_PAGE_TOKENS}); raise accel_kv_tokens or "
-            f"accel_memory, or shrink the workload with scale:"
+            f"{limit} can be held ({sizing.accel_blocks} blocks of {sizing.accel_page_tokens}); raise accel_kv_tokens "
+            f"or accel_memory, or shrink the workload with scale:"
         )
     return clip(workload, limit)
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from engines.core.clock import Clock, MonotonicClock
+from engines.mock.adapter import MockAdapter
 from engines.mock.law import LatencyLaw
 from harness.arrival_source import ArrivalSource
 from harness.driver import serve
-from harness.mock_adapter import MockAdapter
 from harness.plan import CellSpec
 from harness.recorder import RequestRecorder
 from workloads import build

@@ -96,7 +96,8 @@ def run_cell(cell_dir: Path) -> CellSummary:
     records = Records(cell_dir, slo)
     cell = build(spec, cell_dir, records.step)
     resolved = cell.adapter.start()
-    sample = choose(spec, cell.workload.requests, bool(cell.prompts))
+    no_token_ids = str(resolved.get("no_token_ids", ""))
+    sample = choose(spec, cell.workload.requests, bool(cell.prompts), no_token_ids)
     recorder = RequestRecorder(records.request, spec.measure.warmup_requests, keep=sample.request_ids)
     cell.clock.restart()  # zero is when serving begins, not when the engine was built
     watch.start(cell.clock.now)

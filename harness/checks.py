@@ -24,7 +24,7 @@ def require_runnable(cells: Sequence[CellSpec], backend: ResolvedBackend) -> Non
 
 def require_native(backend: ResolvedBackend) -> None:
     """UnfitEnvironmentError where a backend with real tensors has no kernels for the host."""
-    if backend != "sim" and find_spec(NATIVE_EXTENSION) is None:
+    if backend in ("cpu", "cuda") and find_spec(NATIVE_EXTENSION) is None:
         message = f"backend {backend} needs {NATIVE_EXTENSION}, which is not built; run `make install`"
         raise UnfitEnvironmentError(message)
 

@@ -19,8 +19,8 @@ HOST_ATTENTION_FIXED_S = 20e-6
 
 
 def cost_table(spec: CellSpec) -> Roofline | None:
-    """What this cell's ops take on its machine; None where nothing is modelled (a real GPU, native emulation)."""
-    if spec.backend == "cuda" or (spec.backend == "cpu" and spec.emulation.mode == "native"):
+    """What this cell's ops take on its machine; None where none is modelled: a real GPU, native speed, an endpoint."""
+    if spec.backend in ("cuda", "endpoint") or (spec.backend == "cpu" and spec.emulation.mode == "native"):
         return None
     if spec.hardware is None:
         raise ConfigError(f"hardware: the {spec.backend} backend models a machine; name one (`harness list hardware`)")

@@ -98,11 +98,11 @@ def _tools() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from engines.registry import BUILT_IN, EngineError, known_engines, policy_class
+    from engines.registry import BUILT_IN, EngineError, engine_class, known_engines
 
     for kind in known_engines().keys() - BUILT_IN.keys():
         try:
-            policy_class(kind)
+            engine_class(kind)
             yield Finding(f"engine {kind}", "ok", "plugin loads")
         except EngineError as error:
             yield Finding(f"engine {kind}", "warning", str(error))

@@ -7,8 +7,8 @@ before the previous poll and after this one (honesty.py).
 
 from collections.abc import Callable, Mapping, Sequence
 
+from engines.core.adapter import EngineAdapter, Submission
 from engines.core.clock import Clock, VirtualClock
-from harness.adapter import EngineAdapter, Submission
 from harness.arrival_source import ArrivalSource
 from harness.honesty import TOLERANCE_S, Handover
 from harness.recorder import RequestRecorder
@@ -41,8 +41,9 @@ def serve(
         delivery = adapter.poll(now_s)
         if delivery is not None:
             time_s = recorder.delivered(delivery, Handover(looked_s, now_s, clock.now(), tolerance_s))
-            if delivery.finished:
-                arrivals.ended(delivery.finished, time_s)
+            ended = [*delivery.finished, *(failure.request_id for failure in delivery.failed)]
+            if ended:
+                arrivals.ended(ended, time_s)
                 on_progress(recorder.ended, time_s)
         elif adapter.busy:
             clock.wait_until(min(now_s + IDLE_POLL_S, arrivals.next_s or now_s + IDLE_POLL_S))

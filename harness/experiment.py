@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from harness.fields import AT_LEAST_ONE, OR_ITS_NAME, Count, CountOrAuto, MistakesError, Name, Positive, Section, Size
 
-Backend = Literal["auto", "cuda", "cpu", "sim"]
+Backend = Literal["auto", "cuda", "cpu", "sim", "endpoint"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -23,6 +23,7 @@ class Budget(Section):
     accel_memory: Size = "auto"  # weights + KV + workspace
     host_memory: Size = "auto"
     accel_kv_tokens: CountOrAuto = "auto"
+    accel_page_tokens: Count = 16  # what KV on the accelerator is handed out in
     host_kv_tokens: CountOrAuto = "auto"
     cpu_threads: CountOrAuto = "auto"
     accel_cores: Count = 1  # `cpu` backend only

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.experiment import Budget
 from harness.sizes import format_bytes
-from harness.sizing import ACCEL_PAGE_TOKENS, HOST_PAGE_TOKENS, Sizing
+from harness.sizing import HOST_PAGE_TOKENS, Sizing
 
 # What an engine reports under each name, in words; the same names are the fields of the envelope.
 COUNTS = {
@@ -37,6 +37,7 @@ class Envelope:
     max_batch: int
     max_batch_tokens: int
     dtype: str
+    accel_page_tokens: int = 16
 
     @classmethod
     def of(cls, budget: Budget, dtype: str, sizing: Sizing) -> Envelope:
@@ -55,6 +56,7 @@ class Envelope:
             max_batch=budget.max_batch,
             max_batch_tokens=budget.max_batch_tokens,
             dtype=dtype,
+            accel_page_tokens=sizing.accel_page_tokens,
         )
 
     def limits(self) -> dict[str, int]:
@@ -100,7 +102,7 @@ def _observed(
 ) -> Iterator[tuple[str, str]]:
     """Peaks over the steps. Engines that are not ours have no steps, and then nothing is seen."""
     for name, metric, unit in (
-        ("accel_kv_tokens", "accel_blocks_peak", ACCEL_PAGE_TOKENS),
+        ("accel_kv_tokens", "accel_blocks_peak", envelope.accel_page_tokens),
         ("host_kv_tokens", "host_blocks_peak", HOST_PAGE_TOKENS),
         ("max_batch", "running_batch_max", 1),
     ):

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engines.core.adapter import EngineAdapter, Submission
 from engines.core.types import Refusal
 from engines.model.config import load_config
-from harness.adapter import EngineAdapter, Submission
 from harness.build import offline_adapter
 from harness.errors import ConfigError
 from harness.experiment import Budget, Emulation
 from harness.plan import LABELS, CellMeasure, CellSpec, EngineSpec, ResolvedBackend, WorkloadSpec
-from harness.sizing import ACCEL_PAGE_TOKENS, size
+from harness.sizing import size
 from results.files import write_text
 
 
@@ -62,8 +62,9 @@ def _with_kv_needed(spec: CellSpec, prompts: list[Prompt], max_new_tokens: int) 
     """Sized from the machine, but no larger than all prompts at once can fill."""
     if spec.budget.accel_kv_tokens != "auto":
         return spec
-    most = sum(-(-(len(prompt.token_ids) + max_new_tokens) // ACCEL_PAGE_TOKENS) for prompt in prompts)
-    tokens = min(most * ACCEL_PAGE_TOKENS, size(spec).accel_kv_tokens)
+    page_tokens = spec.budget.accel_page_tokens
+    most = sum(-(-(len(prompt.token_ids) + max_new_tokens) // page_tokens) for prompt in prompts)
+    tokens = min(most * page_tokens, size(spec).accel_kv_tokens)
     return replace(spec, budget=spec.budget.model_copy(update={"accel_kv_tokens": tokens}))
 
 

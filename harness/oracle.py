@@ -18,9 +18,9 @@ import torch
 from engines.model.config import load_config
 from engines.model.reference import load_model, logit_bound, quiet
 from engines.model.weights import random_weights, save_folder
-from harness.build import WEIGHT_SEED
 from harness.plan import CellSpec
 from harness.real import DTYPES
+from harness.served import WEIGHT_SEED
 
 BOUND_TEXTS = 16
 BOUND_TOKENS = 48  # of each text; the spread does not grow with more

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 64
 MOST_TOKENS = 8192
-MOST_FLOPS = {"cpu": 5e11, "cuda": 2e13}  # some ten seconds; of large models fewer requests are checked
+MOST_FLOPS = {
+    "cpu": 5e11,
+    "endpoint": 5e11,
+    "cuda": 2e13,
+}  # some ten seconds; of large models fewer requests are checked
 MOST_WEIGHT_BYTES = 2 << 30
 MEMORY_COPIES = 3  # the weights as drawn, as written and as transformers holds them
 
@@ -76,10 +80,13 @@ class Difference:
 # --- before serving ---------------------------------------------------------------------------------------------------
 
 
-def choose(spec: CellSpec, requests: Sequence[Request], has_prompts: bool) -> Sample:
-    """As many timed requests as the bounds allow, spread evenly over the run, with all of their tokens."""
+def choose(spec: CellSpec, requests: Sequence[Request], has_prompts: bool, no_token_ids: str = "") -> Sample:
+    """As many timed requests as the bounds allow, spread evenly over the run, with all of their tokens.
+
+    `no_token_ids`: why the engine hands over tokens without their ids, where it does.
+    """
     timed = requests[spec.measure.warmup_requests :]
-    why_none = _why_none(spec, has_prompts)
+    why_none = _why_none(spec, has_prompts) or no_token_ids
     if why_none:
         return Sample(frozenset(), len(timed), why_none)
     most_fed = MOST_FLOPS[spec.backend] / (2 * load_config(spec.model).parameters)
@@ -97,6 +104,8 @@ def _why_none(spec: CellSpec, has_prompts: bool) -> str:
         return "simulated: no tokens"
     if not has_prompts:
         return "this engine runs no model: no tokens"
+    if spec.backend == "endpoint" and not Path(spec.model).is_dir():
+        return f"{spec.model} is a shape: which weights are behind the endpoint is not known"
     weights = load_config(spec.model).weight_bytes(DTYPE_BYTES[spec.dtype])
     if weights > MOST_WEIGHT_BYTES:
         most = format_bytes(MOST_WEIGHT_BYTES)

@@ -20,8 +20,13 @@ from harness.errors import ConfigError
 from harness.experiment import Budget, DType, Emulation, EngineChoice, Experiment, Slo
 from harness.gpu import local_gpus, torch_reaches_gpu
 
-ResolvedBackend = Literal["cuda", "cpu", "sim"]
-LABELS: dict[ResolvedBackend, str] = {"cuda": "measured", "cpu": "emulated", "sim": "simulated"}
+ResolvedBackend = Literal["cuda", "cpu", "sim", "endpoint"]
+LABELS: dict[ResolvedBackend, str] = {
+    "cuda": "measured",
+    "cpu": "emulated",
+    "sim": "simulated",
+    "endpoint": "measured",  # at the client, of whatever stands behind the endpoint
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from array import array
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from engines.core.adapter import Delivery
 from engines.core.pipeline import Op
-from harness.adapter import Delivery, StepSight
+from harness.adapter import StepSight
 from harness.collectors.steps import OpSpan, StepObservation
 from harness.honesty import Breach, Breaches, Handover
 from workloads import Request
@@ -80,6 +81,9 @@ class RequestRecorder:
         self._tokens(delivery, time_s)
         for request_id in delivery.finished:
             self._finish(request_id)
+        for failure in delivery.failed:
+            if self._known(failure.request_id) is not None:
+                self._leave(failure.request_id, "failed", f"{failure.kind}: {failure.detail}")
         return time_s
 
     def abandon(self, reason: str) -> None:

@@ -12,14 +12,13 @@ from engines.core.policy import Policy
 from engines.core.types import Capabilities, TierCapacity, Unit
 from engines.hardware import load_hardware
 from engines.model.config import ModelConfig, load_config
-from engines.registry import known_engines, make_policy
+from engines.registry import is_policy, make_engine
 from harness.costs import DTYPE_BYTES
 from harness.environment import allowed_cores
 from harness.errors import ConfigError, is_user_mistake
 from harness.gpu import local_gpus
 from harness.plan import CellSpec
 
-ACCEL_PAGE_TOKENS = 16
 HOST_PAGE_TOKENS = 256  # large pages feed the host's memory controllers better (measured for the host kernel)
 GPU_SHARE = 0.9  # of a GPU's memory, when the budget says auto: the rest is the driver's and the allocator's
 RAM_SHARE = 0.25  # of this machine's memory for an emulated accelerator's KV, when the budget says auto
@@ -35,15 +34,16 @@ class Sizing:
     kv_bytes_per_token: int
     accel_kv_tokens: int
     host_kv_tokens: int
+    accel_page_tokens: int = 16
 
     @property
     def accel_blocks(self) -> int:
-        return self.accel_kv_tokens // ACCEL_PAGE_TOKENS
+        return self.accel_kv_tokens // self.accel_page_tokens
 
     @property
     def longest_request_tokens(self) -> int:
         """The last token is never fed back, so it needs no place."""
-        return self.accel_blocks * ACCEL_PAGE_TOKENS + 1
+        return self.accel_blocks * self.accel_page_tokens + 1
 
 
 def size(spec: CellSpec) -> Sizing:
@@ -53,12 +53,14 @@ def size(spec: CellSpec) -> Sizing:
     weights, workspace = model.weight_bytes(dtype_bytes), _workspace_bytes(spec, model, dtype_bytes)
     per_token = model.layers * model.kv_bytes_per_token_per_layer(dtype_bytes)
     accel_tokens = _accel_tokens(spec, model, weights + workspace, per_token)
-    if accel_tokens < ACCEL_PAGE_TOKENS:
+    page_tokens = spec.budget.accel_page_tokens
+    if accel_tokens < page_tokens:
         raise ConfigError(
             f"budget: {max(accel_tokens, 0)} KV tokens fit beside {_gib(weights)} of weights and {_gib(workspace)} of "
-            f"workspace, fewer than one page of {ACCEL_PAGE_TOKENS}; raise accel_memory or lower max_batch_tokens"
+            f"workspace, fewer than one page of {page_tokens}; raise accel_memory or lower max_batch_tokens"
         )
-    return Sizing(weights, workspace, per_token, accel_tokens, _host_tokens(spec, accel_tokens, per_token))
+    host_tokens = _host_tokens(spec, accel_tokens, per_token)
+    return Sizing(weights, workspace, per_token, accel_tokens, host_tokens, page_tokens)
 
 
 def capabilities(spec: CellSpec, sizing: Sizing, policy: Policy) -> Capabilities:
@@ -68,7 +70,7 @@ def capabilities(spec: CellSpec, sizing: Sizing, policy: Policy) -> Capabilities
     block_bytes = sizing.kv_bytes_per_token
     return Capabilities(
         layers=model.layers,
-        accel=TierCapacity(sizing.accel_blocks, ACCEL_PAGE_TOKENS, ACCEL_PAGE_TOKENS * block_bytes),
+        accel=TierCapacity(sizing.accel_blocks, sizing.accel_page_tokens, sizing.accel_page_tokens * block_bytes),
         host=TierCapacity(host_blocks, HOST_PAGE_TOKENS, HOST_PAGE_TOKENS * block_bytes),
         units=frozenset(Unit) - {Unit.DISK},
         host_threads=host_threads(spec),
@@ -89,8 +91,8 @@ def longest_request_tokens(spec: CellSpec) -> int:
     """Prompt and output together, as far as the engine and the model's context go."""
     sizing = size(spec)
     longest = sizing.longest_request_tokens
-    if known_engines()[spec.engine.kind].is_policy:
-        policy = make_policy(spec.engine.kind, spec.engine.options)
+    if is_policy(spec.engine.kind):
+        policy = make_engine(spec.engine.kind, spec.engine.options)
         longest = capabilities(spec, sizing, policy).accel.tokens + 1
     return min(longest, load_config(spec.model).max_positions)
 
@@ -127,7 +129,9 @@ def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_toke
     if isinstance(budget.accel_memory, int):
         memory: int | None = budget.accel_memory
     else:
-        memory = None if asked is not None and spec.backend == "cpu" else _machine_memory(spec, taken_bytes)
+        memory = (
+            _machine_memory(spec, taken_bytes) if asked is None or spec.backend not in ("cpu", "endpoint") else None
+        )
     by_memory = None if memory is None else (memory - taken_bytes) // per_token
     if by_memory is not None and by_memory < 0:
         raise ConfigError(
@@ -138,7 +142,10 @@ def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_toke
     return min(tokens for tokens in (asked, by_memory, useful) if tokens is not None)
 
 
-def _machine_memory(spec: CellSpec, taken_bytes: int) -> int:
+def _machine_memory(spec: CellSpec, taken_bytes: int) -> int | None:
+    """None where nobody can know: the machine behind an endpoint is not ours to size."""
+    if spec.backend == "endpoint":
+        return None
     if spec.backend == "cuda":
         gpus, reason = local_gpus()
         if not gpus:

@@ -12,6 +12,10 @@ import math
 import random
 from array import array
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engines.core.adapter import EngineAdapter, Site
 
 ABOUT = "mock engine: no model runs"
 
@@ -44,6 +48,18 @@ class LatencyLaw:
             )
         if self.slots == 0:
             raise ValueError("slots: must be 1 or more; leave it out to let nobody wait")
+
+    @property
+    def runs_model(self) -> bool:
+        return False
+
+    def problems(self, backend: str, paced: bool) -> list[str]:
+        return ["runs no model, so that on cuda nothing would be measured"] if backend == "cuda" else []
+
+    def open(self, site: Site) -> EngineAdapter:
+        from engines.mock.adapter import MockAdapter
+
+        return MockAdapter(self, site.clock, site.next_arrival_s if site.backend == "sim" else None)
 
     def token_times_s(self, request_id: int, prompt_tokens: int, output_tokens: int, begin_s: float) -> array[float]:
         """When each token comes out, [output_tokens], if service begins at `begin_s`."""

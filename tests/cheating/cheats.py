@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import harness.cell
+from engines.core.adapter import Delivery, EngineAdapter, Submission
 from engines.core.types import Refusal
-from harness.adapter import Delivery, EngineAdapter, Submission
 from harness.build import Cell, build
 from harness.plan import CellSpec
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from engines.core.adapter import Delivery, Submission
 from engines.core.clock import Clock, MonotonicClock, VirtualClock
 from engines.core.types import Refusal
-from harness.adapter import Delivery, Submission
 from harness.arrival_source import ArrivalSource
 from harness.driver import serve
 from harness.honesty import MOST_BREACHES

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from engines.backends.torch_backend import TorchExecutor
+from engines.core.adapter import Submission
 from engines.core.types import Tier
 from engines.model.config import load_config
 from engines.model.reference import OracleRun, compare, greedy
-from harness.adapter import CoreAdapter, Submission
+from harness.adapter import CoreAdapter
 from harness.build import offline_adapter
 from harness.generate import Prompt, run_offline, specification
 from tests.model_folders import make_folder

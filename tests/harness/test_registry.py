@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from engines.registry import BUILT_IN, EngineError, known_engines, make_policy, option_mistakes, option_names
+from engines.registry import BUILT_IN, EngineError, known_engines, make_engine, option_mistakes, option_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ def test_ours_can_all_be_made() -> None:
     for kind, entry in known_engines().items():
         assert entry.summary
         assert option_names(kind) is not None
-    assert make_policy("gpu_only", {"admit": "chunk"}).admit == "chunk"
+    assert make_engine("gpu_only", {"admit": "chunk"}).admit == "chunk"
 
 
 @pytest.mark.usefixtures("plugins")
 def test_a_plugin_is_an_engine_and_cannot_replace_ours() -> None:
-    assert make_policy("toy", {"size": 3}) == Toy(3)
+    assert make_engine("toy", {"size": 3}) == Toy(3)
     assert known_engines()["gpu_only"].status == "ours"
     assert set(known_engines()) == {"toy", "broken", "odd", *BUILT_IN}
 
@@ -53,10 +53,10 @@ def test_a_plugin_is_an_engine_and_cannot_replace_ours() -> None:
 @pytest.mark.usefixtures("plugins")
 def test_a_broken_plugin_is_one_line_when_chosen() -> None:
     with pytest.raises(EngineError, match=r'engine "broken" .* cannot be loaded .*ModuleNotFoundError') as caught:
-        make_policy("broken", {})
+        make_engine("broken", {})
     assert "\n" not in str(caught.value)
     with pytest.raises(EngineError, match="is not a dataclass"):
-        make_policy("odd", {})
+        make_engine("odd", {})
 
 
 @pytest.mark.usefixtures("plugins")
@@ -68,9 +68,9 @@ def test_options_are_checked_by_name_type_and_the_policy_itself() -> None:
     assert found[2][1] == "missing"
     assert option_mistakes("toy", {"size": 10}) == [("", "size: a toy is at most 9")]
     with pytest.raises(EngineError, match='engine "toy", option sise'):
-        make_policy("toy", {"sise": 1})
+        make_engine("toy", {"sise": 1})
 
 
 def test_an_unknown_engine() -> None:
     with pytest.raises(EngineError, match='did you mean "gpu_only"'):
-        make_policy("gpu-only", {})
+        make_engine("gpu-only", {})

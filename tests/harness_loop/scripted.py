@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engines.core.adapter import Delivery, Submission
 from engines.core.clock import VirtualClock
 from engines.core.types import Refusal
-from harness.adapter import Delivery, Submission
 from harness.arrival_source import ArrivalSource
 from harness.driver import serve
 from harness.recorder import RequestRecorder

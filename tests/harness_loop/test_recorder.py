@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engines.core.adapter import Delivery
 from engines.core.pipeline import lower
 from engines.core.types import (
     Batch,
@@ -15,7 +16,7 @@ from engines.core.types import (
     Unit,
     UnitTimes,
 )
-from harness.adapter import Delivery, StepSight
+from harness.adapter import StepSight
 from harness.collectors.steps import StepObservation, step_columns
 from harness.recorder import RequestRecorder, StepRecorder, TraceRecorder
 from results.schema import REQUESTS, STEPS

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from engines.core.adapter import Delivery, EngineAdapter, Submission
 from engines.core.clock import Clock, MonotonicClock, VirtualClock
 from engines.core.types import Refusal
+from engines.mock.adapter import MockAdapter
 from engines.mock.law import LatencyLaw
-from harness.adapter import Delivery, EngineAdapter, Submission
 from harness.arrival_source import ArrivalSource
 from harness.driver import serve
-from harness.mock_adapter import MockAdapter
 from harness.recorder import RequestRecorder
 from tests.mock.worlds import Row, served, workload
 from workloads import Workload

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from engines.core.adapter import Submission
 from engines.core.clock import VirtualClock
+from engines.mock.adapter import MockAdapter
 from engines.mock.law import LatencyLaw
-from harness.adapter import Submission
-from harness.mock_adapter import MockAdapter
 from tests.mock.worlds import served, workload
 
 ONE_SECOND = LatencyLaw(ttft_s=0.4, tpot_s=0.2, slots=2)  # four tokens take a second

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engines.core.adapter import EngineAdapter
 from engines.core.clock import Clock, VirtualClock
+from engines.mock.adapter import MockAdapter
 from engines.mock.law import LatencyLaw
-from harness.adapter import EngineAdapter
 from harness.arrival_source import ArrivalSource
 from harness.driver import serve
 from harness.experiment import Experiment
-from harness.mock_adapter import MockAdapter
 from harness.plan import CellSpec, expand
 from harness.recorder import RequestRecorder
 from tests.harness.conftest import VALID

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
+from engines.core.adapter import Delivery, Submission
 from engines.core.clock import Clock
 from engines.core.types import Refusal
 from engines.mock.law import ABOUT, LatencyLaw
 from engines.mock.service import MockService
-from harness.adapter import Delivery, Submission
 
 
 class MockAdapter:
