@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 64
 MOST_TOKENS = 8192
-MOST_FLOPS = {
-    "cpu": 5e11,
-    "endpoint": 5e11,
-    "cuda": 2e13,
-}  # some ten seconds; of large models fewer requests are checked
+# Some ten seconds; of large models fewer requests are checked.
+MOST_FLOPS = {"cpu": 5e11, "endpoint": 5e11, "cuda": 2e13}
 MOST_WEIGHT_BYTES = 2 << 30
 MEMORY_COPIES = 3  # the weights as drawn, as written and as transformers holds them
 

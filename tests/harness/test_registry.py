@@ -16,6 +16,9 @@ class Toy:
     size: int
     style: Literal["round", "square"] = "round"
 
+    def decide(self, view: object) -> None:
+        """What makes it a policy."""
+
     def __post_init__(self) -> None:
         if self.size > 9:
             raise ValueError("size: a toy is at most 9")
