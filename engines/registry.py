@@ -41,6 +41,12 @@ BUILT_IN: dict[str, EngineEntry] = {
             status="ours",
         ),
         EngineEntry(
+            kind="vllm",
+            target="engines.vllm.options:Vllm",
+            summary="the real vLLM, in a process and an environment of its own",
+            status="ours",
+        ),
+        EngineEntry(
             kind="mock",
             target="engines.mock.law:LatencyLaw",
             summary="no model: a known latency law, for tests and for the driver's own error",

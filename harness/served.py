@@ -52,6 +52,7 @@ def open_served(
         dtype=spec.dtype,
         accel_kv_tokens=sizing.accel_blocks * sizing.accel_page_tokens,
         accel_page_tokens=sizing.accel_page_tokens,
+        kv_bytes_per_token=sizing.kv_bytes_per_token,
         accel_memory_bytes=sizing.weight_bytes + sizing.workspace_bytes + kv_bytes,
         max_batch=spec.budget.max_batch,
         max_batch_tokens=spec.budget.max_batch_tokens,
@@ -87,6 +88,7 @@ class _StepSink:
                 waiting=step.waiting,
                 accel_blocks_used=step.accel_blocks_used,
                 scheduler_s=step.scheduler_s,
+                gpu_busy_s=step.accel_s,
                 preempted=step.preempted,
             )
         )

@@ -80,6 +80,7 @@ class EngineStep:
     accel_blocks_used: int = 0
     preempted: int = 0
     scheduler_s: float = 0.0
+    accel_s: float = 0.0  # in the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Site:
     dtype: str
     accel_kv_tokens: int
     accel_page_tokens: int
+    kv_bytes_per_token: int
     accel_memory_bytes: int
     max_batch: int
     max_batch_tokens: int

@@ -21,6 +21,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.hardware": ("engines.hardware", "engines.suggest"),
     "engines.apex": ("engines.core",),
     "engines.apex.attention": ("engines.apex._cpu",),
+    "engines.process": ("engines.process", "engines.core"),
+    "engines.vllm": ("engines.vllm", "engines.process", "engines.core"),
+    "engines.hf": ("engines.hf", "engines.process", "engines.core"),
     "engines.backends": ("engines.backends", "engines.core", "engines.model", "engines.apex.attention"),
 }
 
