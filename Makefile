@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard engines/apex/csrc/*)
 
 .DEFAULT_GOAL := run
-.PHONY: run test check lint types format install clean
+.PHONY: run test check lint types format install vllm-cpu vllm-cuda clean
 
 # Every target goes through this stamp: a second call starts at once, a change of dependencies or C++ reinstalls.
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
@@ -15,6 +15,26 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
 	touch $@
 
 install: $(VENV)/.installed
+
+# The real vLLM lives in an environment of its own: it pins torch and a hundred other packages. Its own requirement is
+# met by the torch below; without a GPU a CPU build of it is enough, and pip takes whichever it is configured to find.
+VLLM := .venv-vllm
+VLLM_CUDA ?= vllm==0.33.0
+
+vllm-cpu: $(VLLM)/.cpu
+
+vllm-cuda: $(VLLM)/.cuda
+
+$(VLLM)/.cpu: engines/vllm/requirements-cpu.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet torch==2.13.0
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
+$(VLLM)/.cuda:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet "$(VLLM_CUDA)"
+	touch $@
 
 run: install
 	$(BIN)/harness run --config quickstart.yaml
@@ -38,4 +58,4 @@ format: install
 	$(BIN)/clang-format -i engines/apex/csrc/*.cc engines/apex/csrc/*.h
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(VLLM) build

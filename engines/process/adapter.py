@@ -6,6 +6,7 @@ them. Requests that are due together are sent together, so that the engine sees 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -243,10 +244,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Asked by closing its input, then made to."""
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     try:
         process.wait(END_WITHIN_S)
     except subprocess.TimeoutExpired:

@@ -15,6 +15,8 @@ engine prints goes to stderr. WORKER.py defines `open_engine(settings)`, which r
 Requests come in whenever the engine has finished a step, all that were sent by then at once, as in a server.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
@@ -22,23 +24,25 @@ import queue
 import sys
 import threading
 import traceback
+from types import ModuleType
+from typing import Any
 
 
 class Wire:
     """Lines out in the order of the calls; lines in by a thread, so that the other side never waits to be read."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
-        self._inbox = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def send(self, kind, content):
+    def send(self, kind: str, content: Any) -> None:
         data = json.dumps({kind: content}, separators=(",", ":"), default=str).encode() + b"\n"
         while data:  # an unbuffered pipe may take a part of a long line
             data = data[self._out.write(data) :]
 
-    def commands(self, wait):
+    def commands(self, wait: bool) -> list[Any]:
         """All that has come in; with `wait` at least one, or None once the other side has closed."""
         found = [self._inbox.get()] if wait else []
         while True:
@@ -47,13 +51,13 @@ class Wire:
             except queue.Empty:
                 return found
 
-    def _listen(self):
+    def _listen(self) -> None:
         for line in sys.stdin.buffer:
             self._inbox.put(json.loads(line))
         self._inbox.put(None)
 
 
-def serve(wire, engine):
+def serve(wire: Wire, engine: Any) -> None:
     while True:
         for command in wire.commands(wait=not engine.busy):
             if command is None or "close" in command:
@@ -66,22 +70,24 @@ def serve(wire, engine):
                 wire.send("step", step)
 
 
-def _submit(wire, engine, request):
+def _submit(wire: Wire, engine: Any, request: dict[str, Any]) -> None:
     try:
         engine.submit(request["id"], request["prompt"], request["new"], request["stop"])
     except ValueError as error:
         wire.send("failed", [[request["id"], "refused", " ".join(str(error).split())]])
 
 
-def load(path):
+def load(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("worker", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules["worker"] = module
     spec.loader.exec_module(module)
     return module
 
 
-def main():
+def main() -> None:
     wire = Wire()
     (settings, *_) = wire.commands(wait=True)
     if settings is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = tuple(folder / ".venv-vllm" / "bin" / "python" for folder in (Path(), CHECKOUT))
 HOW_TO_GET_IT = "run `make vllm-cpu` (or `make vllm-cuda` on a GPU host), or give python: PATH"
-# Allocators and OpenMP that vLLM asks for on a CPU, and warns without; by what is found in its environment or the system.
+# OpenMP and an allocator that vLLM asks for on a CPU and warns without, where they are found.
 PRELOADED = ("lib/libiomp5.so", "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4")
 
 

@@ -5,8 +5,12 @@ detokenised. What the scheduler did is read from outside, around its `schedule`;
 serves all the same and only tells less.
 """
 
+from __future__ import annotations
+
 import os
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -14,14 +18,14 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def open_engine(settings):
+def open_engine(settings: dict[str, Any]) -> Vllm:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
     return Vllm(LLMEngine.from_engine_args(EngineArgs(**engine_args(settings))), settings)
 
 
-def engine_args(settings):
+def engine_args(settings: dict[str, Any]) -> dict[str, Any]:
     """The envelope in vLLM's words. Block 0 is vLLM's own placeholder, so it gets one more to have as many to use."""
     blocks = settings["accel_kv_tokens"] // settings["accel_page_tokens"] + 1
     return {
@@ -43,7 +47,7 @@ def engine_args(settings):
 
 
 class Vllm:
-    def __init__(self, engine, settings):
+    def __init__(self, engine: Any, settings: dict[str, Any]) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -56,23 +60,24 @@ class Vllm:
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
-        self._ours = {}  # vLLM's request id -> ours
+        self._ours: dict[str, int] = {}  # vLLM's request id -> ours
         self._watch = watched(engine)
         self.resolved = resolved(engine, settings, self._watch)
 
     @property
-    def busy(self):
-        return self._engine.has_unfinished_requests()
+    def busy(self) -> bool:
+        return bool(self._engine.has_unfinished_requests())
 
-    def submit(self, request_id, token_ids, max_new_tokens, stop_ids):
+    def submit(self, request_id: int, token_ids: list[int], max_new_tokens: int, stop_ids: list[int]) -> None:
         sampling = self._sampling(max_new_tokens, stop_ids)
         name = self._engine.add_request(str(request_id), {"prompt_token_ids": token_ids}, sampling)
         self._ours[str(request_id)] = self._ours[name or str(request_id)] = request_id
 
-    def step(self):
+    def step(self) -> dict[str, Any]:
         begun_s = time.perf_counter()
         outputs = self._engine.step()
-        step = {"ids": [], "tokens": [], "finished": [], "begun_s": begun_s, "ended_s": time.perf_counter()}
+        ended_s = time.perf_counter()
+        step: dict[str, Any] = {"ids": [], "tokens": [], "finished": [], "begun_s": begun_s, "ended_s": ended_s}
         for output in outputs:
             request_id = self._ours[output.request_id]
             token_ids = output.outputs[0].token_ids
@@ -86,11 +91,11 @@ class Vllm:
             step["preempted"] = [self._ours[name] for name in preempted]
         return step
 
-    def close(self):
+    def close(self) -> None:
         self._engine.engine_core.shutdown()
 
 
-def watched(engine):
+def watched(engine: Any) -> _Watch | None:
     """None where this vLLM cannot be looked into."""
     try:
         return _Watch(engine)
@@ -101,12 +106,13 @@ def watched(engine):
 class _Watch:
     """Around `schedule` and `execute_model`: who was admitted or preempted, the batch, and where the time went."""
 
-    def __init__(self, engine):
+    def __init__(self, engine: Any) -> None:
         core = engine.engine_core.engine_core
         self._scheduler = core.scheduler
         self._pool = core.scheduler.kv_cache_manager.block_pool
-        self._admitted = self._preempted = ()
-        self._facts = {}
+        self._admitted: Sequence[str] = ()
+        self._preempted: Sequence[str] = ()
+        self._facts: dict[str, Any] = {}
         self._scheduler_s = self._model_s = 0.0
         self._schedule = core.scheduler.schedule
         core.scheduler.schedule = self._scheduled
@@ -115,14 +121,14 @@ class _Watch:
             if call is not None:
                 setattr(core.model_executor, name, self._timed(call))
 
-    def taken(self):
+    def taken(self) -> tuple[Sequence[str], Sequence[str], dict[str, Any]]:
         facts = self._facts | {"scheduler_s": self._scheduler_s, "accel_s": self._model_s}
         found = (self._admitted, self._preempted, facts)
         self._admitted, self._preempted = (), ()
         self._scheduler_s = self._model_s = 0.0
         return found
 
-    def _scheduled(self, *args, **kwargs):
+    def _scheduled(self, *args: Any, **kwargs: Any) -> Any:
         before = [request.request_id for request in self._scheduler.running]
         begin_s = time.perf_counter()
         output = self._schedule(*args, **kwargs)
@@ -143,8 +149,8 @@ class _Watch:
         }
         return output
 
-    def _timed(self, call):
-        def timed(*args, **kwargs):
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             begin_s = time.perf_counter()
             try:
                 return call(*args, **kwargs)
@@ -154,7 +160,7 @@ class _Watch:
         return timed
 
 
-def resolved(engine, settings, watch):
+def resolved(engine: Any, settings: dict[str, Any], watch: _Watch | None) -> dict[str, Any]:
     """What vLLM made of the envelope, in the words of the fairness table."""
     import torch
     import vllm
@@ -183,9 +189,9 @@ def resolved(engine, settings, watch):
     return found | _of_the_runner(engine)
 
 
-def _of_the_runner(engine):
+def _of_the_runner(engine: Any) -> dict[str, Any]:
     """Deeper inside, and so the first to move from one version to the next."""
-    found = {}
+    found: dict[str, Any] = {}
     try:
         runner = engine.model_executor.driver_worker.worker.model_runner
         found["attention"] = runner.attn_groups[0][0].backend.get_name()
