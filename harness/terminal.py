@@ -17,6 +17,7 @@ class BackendName(StrEnum):
     CUDA = "cuda"
     CPU = "cpu"
     SIM = "sim"
+    ENDPOINT = "endpoint"
 
 
 ConfigOption = Annotated[str, typer.Option("--config", help="A shipped experiment, or the path of a YAML file.")]
