@@ -6,38 +6,30 @@ them. Requests that are due together are sent together, so that the engine sees 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import subprocess
+import shutil
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from tempfile import mkdtemp
+from typing import Any
 
 from engines.core.adapter import Delivery, EngineStep, Failure, Site, Submission
 from engines.core.types import Refusal
+from engines.process.child import Child, EngineProcessError
 
 HOST = Path(__file__).with_name("host.py")
 LOG_FILE = "engine.log"
 LONGEST_WAIT_S = 20e-3  # for something to come in; the driver's clock is read at least so often
-END_WITHIN_S = 10.0
-READ_BYTES = 1 << 20
-LAST_WORDS_BYTES = 4000
-
-
-class EngineProcessError(RuntimeError):
-    """The engine's process could not be started, or ended by itself; with its last words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """What is started: a Python, the script that opens the engine, what it is told, and additions to its environment.
 
-    `settings` are joined by what every worker is told of its site (`settings_of`).
+    `settings` are joined by what every worker is told of its site (`settings_of`), and by `files`: a folder for what it
+    writes, in `files_in` or else in the cell's own, that is removed when the process has ended, however that was.
     """
 
     name: str
@@ -46,6 +38,7 @@ class Worker:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     start_limit_s: float = 600.0
+    files_in: Path | None = None
 
 
 class ProcessAdapter:
@@ -54,31 +47,18 @@ class ProcessAdapter:
         self._site = site
         self._cores = _cores(site)
         self._driver_cores: set[int] = set()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
-        self._pending = b""
-        self._messages: deque[dict[str, Any]] = deque()
+        self._child: Child | None = None
+        self._files: Path | None = None
         self._unsent: list[Submission] = []
         self._in_flight: set[int] = set()
 
     def start(self) -> dict[str, object]:
-        self._log = open(self._site.scratch / LOG_FILE, "wb")  # noqa: SIM115 - closed in close()
-        environment = os.environ | dict(self._worker.environment)
-        environment.pop("PYTHONPATH", None)  # ours is not theirs
         try:
-            self._process = subprocess.Popen(
-                [self._worker.python, "-P", str(HOST), str(self._worker.script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=environment,
-            )
-        except OSError as error:
-            raise EngineProcessError(f"{self._worker.name}: {self._worker.python} cannot be started: {error}") from None
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
-        self._send(settings_of(self._site) | {"cores": self._cores} | dict(self._worker.settings))
-        resolved = self._ready()
+            self._open()
+            resolved = self._ready()
+        except BaseException:
+            self.close()  # nobody else closes what has not started
+            raise
         self._leave_cores()
         return resolved
 
@@ -92,62 +72,60 @@ class ProcessAdapter:
         return bool(self._in_flight)
 
     def poll(self, now_s: float) -> Delivery | None:
+        child = self._running()
         if self._unsent:
-            self._send({"submit": [_request(submission) for submission in self._unsent]})
+            child.send({"submit": [_request(submission) for submission in self._unsent]})
             self._unsent.clear()
-        if not self._messages:
-            self._receive(self._patience_s(now_s))
-        return self._delivery(self._messages.popleft()) if self._messages else None
+        message = child.next(self._patience_s(now_s))
+        return None if message is None else self._delivery(message)
 
     def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            _end(process)
-        if self._log is not None:
-            self._log.close()
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
+        if self._files is not None:
+            shutil.rmtree(self._files, ignore_errors=True)
         if self._driver_cores:
             os.sched_setaffinity(0, self._driver_cores)
             self._driver_cores = set()
 
-    # --- the wire ----------------------------------------------------------------------------------------------------
+    # --- the process -------------------------------------------------------------------------------------------------
 
-    def _send(self, command: Mapping[str, Any]) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(command, separators=(",", ":")).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-
-    def _receive(self, wait_s: float) -> None:
-        """Whole lines that have come in, at the latest after `wait_s`."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        if not select.select([pipe], [], [], wait_s)[0]:
-            return
-        chunk = os.read(pipe, READ_BYTES)
-        if not chunk:
-            raise self._ended()
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        self._messages.extend(map(json.loads, lines))
+    def _open(self) -> None:
+        worker, site = self._worker, self._site
+        self._files = Path(mkdtemp(prefix="engine-", dir=worker.files_in or site.scratch)).absolute()
+        environment = os.environ | dict(worker.environment)
+        environment.pop("PYTHONPATH", None)  # ours is not theirs
+        command = [worker.python, "-P", str(HOST), str(worker.script)]
+        self._child = Child(worker.name, command, environment, site.scratch / LOG_FILE)
+        told = {"cores": self._cores, "files": str(self._files)}
+        self._child.send(settings_of(site) | told | dict(worker.settings))
 
     def _ready(self) -> dict[str, object]:
-        deadline_s = time.monotonic() + self._worker.start_limit_s
-        while not self._messages:
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
+        child, limit_s = self._running(), self._worker.start_limit_s
+        deadline_s = time.monotonic() + limit_s
+        while (message := child.next(deadline_s - time.monotonic())) is None:
+            if time.monotonic() >= deadline_s:
                 raise EngineProcessError(
-                    f"{self._worker.name}: not ready within start_limit_s = {self._worker.start_limit_s:g} s; "
-                    f"{self._last_words()}"
+                    f"{self._worker.name}: not ready within start_limit_s = {limit_s:g} s; {child.last_words()}"
                 )
-            self._receive(left_s)
-        message = self._messages.popleft()
         if "ready" not in message:
-            raise self._ended(message.get("fatal"))
+            raise child.ended(message.get("fatal"))
         resolved: dict[str, object] = message["ready"]
         return resolved
+
+    def _running(self) -> Child:
+        assert self._child is not None, "start() comes first, and nothing after close()"
+        return self._child
+
+    def _leave_cores(self) -> None:
+        """The driver keeps off the engine's cores where there are others: it is no part of the engine."""
+        others = os.sched_getaffinity(0) - set(self._cores)
+        if self._cores and others:
+            self._driver_cores = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, others)
+
+    # --- what it says ------------------------------------------------------------------------------------------------
 
     def _patience_s(self, now_s: float) -> float:
         """Nobody is waited for past the next arrival."""
@@ -156,7 +134,7 @@ class ProcessAdapter:
 
     def _delivery(self, message: dict[str, Any]) -> Delivery:
         if "fatal" in message:
-            raise self._ended(message["fatal"])
+            raise self._running().ended(message["fatal"])
         now_s = self._site.clock.now()
         if "failed" in message:
             failed = [Failure(*entry) for entry in message["failed"]]
@@ -178,37 +156,6 @@ class ProcessAdapter:
             step.get("preempted", ()),
             scheduled_s=begun_s,
         )
-
-    # --- how it goes -------------------------------------------------------------------------------------------------
-
-    def _leave_cores(self) -> None:
-        """The driver keeps off the engine's cores where there are others: it is no part of the engine."""
-        others = os.sched_getaffinity(0) - set(self._cores)
-        if self._cores and others:
-            self._driver_cores = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, others)
-
-    def _ended(self, reason: str | None = None) -> EngineProcessError:
-        if reason is None:
-            self._drain()
-            reason = next((message["fatal"] for message in self._messages if "fatal" in message), None)
-        return EngineProcessError(f"{self._worker.name}: {reason or self._last_words()}")
-
-    def _drain(self) -> None:
-        """A reason may still be in the pipe."""
-        try:
-            while True:
-                self._receive(0.2)
-        except (EngineProcessError, RecursionError):
-            return
-
-    def _last_words(self) -> str:
-        assert self._process is not None
-        code = self._process.poll()
-        state = "still running" if code is None else f"ended with {code}"
-        text = (self._site.scratch / LOG_FILE).read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()]
-        return f"its process {state}; last words: {lines[-1] if lines else 'none'}"
 
 
 def settings_of(site: Site) -> dict[str, Any]:
@@ -238,20 +185,6 @@ def _request(submission: Submission) -> dict[str, Any]:
         "new": submission.max_new_tokens,
         "stop": sorted(submission.stop_ids),
     }
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asked by closing its input, then made to."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    try:
-        process.wait(END_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    process.stdout.close()
 
 
 def found_python(asked: str, beside: Sequence[Path]) -> str | None:

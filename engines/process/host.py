@@ -23,9 +23,12 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from types import ModuleType
 from typing import Any
+
+ORPHANED_FOR_S = 20.0  # longer than the other side waits before it kills
 
 
 class Wire:
@@ -42,6 +45,10 @@ class Wire:
         while data:  # an unbuffered pipe may take a part of a long line
             data = data[self._out.write(data) :]
 
+    def settings(self) -> Any:
+        """The first line; None where the other side has closed at once."""
+        return self._inbox.get()
+
     def commands(self, wait: bool) -> list[Any]:
         """All that has come in; with `wait` at least one, or None once the other side has closed."""
         found = [self._inbox.get()] if wait else []
@@ -55,6 +62,8 @@ class Wire:
         for line in sys.stdin.buffer:
             self._inbox.put(json.loads(line))
         self._inbox.put(None)
+        time.sleep(ORPHANED_FOR_S)
+        os._exit(1)  # still in a start or a step that does not end, and nobody is left to kill it
 
 
 def serve(wire: Wire, engine: Any) -> None:
@@ -89,7 +98,7 @@ def load(path: str) -> ModuleType:
 
 def main() -> None:
     wire = Wire()
-    (settings, *_) = wire.commands(wait=True)
+    settings = wire.settings()
     if settings is None:
         return
     try:
