@@ -1,4 +1,4 @@
-"""Which engines there are: an explicit dict of ours, and entry points (group "harness.engines") of third parties.
+"""Which engines there are: an explicit dict of ours, and what third parties bring (plugins.py).
 
 Nothing is imported until an engine is asked for, so a broken plugin breaks only itself. An engine is a frozen dataclass
 whose fields are the options that a configuration may set. With `decide` it is a policy on our scheduler core
@@ -7,16 +7,21 @@ whose fields are the options that a configuration may set. With `decide` it is a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any, get_type_hints
 
+from engines.plugins import claims, one_line, raised
 from engines.suggest import did_you_mean
 
-PLUGIN_GROUP = "harness.engines"
+# What an engine must have beside the method that tells the two apart; README.md shows one of each.
+POLICY = ("name", "uses_host_kv", "partition", "decide")
+OF_ITS_OWN = ("runs_model", "problems", "open")
 
 
 class EngineError(ValueError):
@@ -29,6 +34,7 @@ class EngineEntry:
     target: str  # "module:Class"
     summary: str
     status: str  # "ours", or the distribution that brings it
+    problem: str = ""  # of a plugin that cannot be had; what shows without loading it
 
 
 BUILT_IN: dict[str, EngineEntry] = {
@@ -47,12 +53,6 @@ BUILT_IN: dict[str, EngineEntry] = {
             status="ours",
         ),
         EngineEntry(
-            kind="openai",
-            target="engines.openai.options:OpenAi",
-            summary="any OpenAI-compatible endpoint, measured at the client",
-            status="ours",
-        ),
-        EngineEntry(
             kind="mock",
             target="engines.mock.law:LatencyLaw",
             summary="no model: a known latency law, for tests and for the driver's own error",
@@ -62,34 +62,86 @@ BUILT_IN: dict[str, EngineEntry] = {
 }
 
 
+def engine_entries() -> list[EngineEntry]:
+    """Ours, then all that others claim to bring, also what cannot be used."""
+    plugins = (EngineEntry(claim.kind, claim.target, "", claim.origin, claim.problem) for claim in claims(BUILT_IN))
+    return [*BUILT_IN.values(), *plugins]
+
+
 def known_engines() -> dict[str, EngineEntry]:
     """Ours and the plugins', by kind. A plugin cannot replace one of ours."""
-    found = {point.name: point for point in entry_points(group=PLUGIN_GROUP)}
-    plugins = {
-        name: EngineEntry(name, point.value, "a plugin", f"plugin {point.dist.name if point.dist else 'unknown'}")
-        for name, point in sorted(found.items())
-    }
-    return plugins | BUILT_IN
+    return {entry.kind: entry for entry in engine_entries()} | BUILT_IN
 
 
 def engine_class(kind: str) -> type[Any]:
     """Import an engine. Whatever a plugin raises becomes one line."""
+    entry = _entry(kind)
+    found = load(entry)
+    if isinstance(found, str):
+        raise EngineError(f'engine "{kind}" ({entry.status}): {found}')
+    return found
+
+
+def load(entry: EngineEntry) -> type[Any] | str:
+    """The class, or in one line why there is none and what to do about it.
+
+    Importing runs somebody else's code: it may ask Python to exit, or print where others expect JSON.
+    """
+    if entry.problem:
+        return entry.problem
+    module, _, name = entry.target.partition(":")
+    advice = "" if entry.kind in BUILT_IN else f"; reinstall or remove {entry.status}"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = attrgetter(name)(importlib.import_module(module))
+            unfit = _unfit(found)
+    except BaseException as error:
+        return f"cannot be loaded from {entry.target}: {raised(error)}{advice}"
+    return f"{entry.target} {unfit}; see engines/README.md" if unfit else found
+
+
+def _unfit(found: Any) -> str:
+    """What keeps it from being an engine."""
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        return "is not a dataclass of options"
+    has = {*dir(found), *(field.name for field in dataclasses.fields(found))}
+    if not has & {"decide", "open"}:
+        return "has neither decide (a policy) nor open (an engine of its own)"
+    lacking = [name for name in (POLICY if "decide" in has else OF_ITS_OWN) if name not in has]
+    return f"lacks {', '.join(lacking)}" if lacking else ""
+
+
+def why_unavailable(kind: str) -> str | None:
+    """Why this engine cannot be had on this machine and what to do about it, where its class says so."""
+    ask = getattr(engine_class(kind), "unavailable", None)
+    if ask is None:
+        return None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            reason = ask()
+        return one_line(reason) if reason else None
+    except BaseException as error:
+        return f"its unavailable() raised {raised(error)}; upgrade or remove it"
+
+
+def summary_of(kind: str) -> str:
+    """What it does, in one line: ours as said above, a plugin by its `summary` or how its docstring begins."""
+    entry, found = _entry(kind), engine_class(kind)
+    told = getattr(found, "summary", None)
+    if entry.summary or isinstance(told, str):
+        return entry.summary or one_line(told)
+    first = one_line((found.__doc__ or "").strip().partition("\n")[0])
+    return "" if first.startswith(f"{found.__name__}(") else first  # dataclass writes a signature where nothing is said
+
+
+def _entry(kind: str) -> EngineEntry:
+    """Of ours without a look at what others have installed."""
+    if kind in BUILT_IN:
+        return BUILT_IN[kind]
     engines = known_engines()
     if kind not in engines:
         raise EngineError(f'unknown engine "{kind}"; {did_you_mean(kind, engines)}')
-    entry = engines[kind]
-    module, _, name = entry.target.partition(":")
-    where = f'engine "{kind}" ({entry.status})'
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EngineError(f"{where} cannot be loaded from {entry.target}: {reason}") from error
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise EngineError(f"{where}: {entry.target} is not a dataclass of options")
-    if not (hasattr(found, "decide") or hasattr(found, "open")):
-        raise EngineError(f"{where}: {entry.target} has neither decide (a policy) nor open (an engine of its own)")
-    return found
+    return engines[kind]
 
 
 def is_policy(kind: str) -> bool:
@@ -107,12 +159,15 @@ def option_mistakes(kind: str, options: Mapping[str, Any]) -> list[tuple[str, st
         engine = engine_class(kind)
     except EngineError as error:
         return [("kind", str(error))]
-    values, mistakes = _typed_options(engine, options)
-    if not mistakes:
-        try:
-            engine(**values)
-        except (TypeError, ValueError) as error:
-            mistakes.append(("", " ".join(str(error).split())))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            values, mistakes = _typed_options(engine, options)
+            if not mistakes:
+                _ask(engine(**values))
+    except (TypeError, ValueError) as error:
+        return [("", one_line(error))]
+    except BaseException as error:  # a plugin may raise anything
+        return [("", raised(error))]
     return mistakes
 
 
@@ -124,6 +179,12 @@ def make_engine(kind: str, options: Mapping[str, Any]) -> Any:
         raise EngineError("\n".join(lines))
     engine = engine_class(kind)
     return engine(**_typed_options(engine, options)[0])
+
+
+def _ask(engine: Any) -> None:
+    """What the harness will want to know before anything runs: who cannot answer is found out here."""
+    for name in ("name", "uses_host_kv") if hasattr(engine, "decide") else ("runs_model",):
+        getattr(engine, name)
 
 
 def _typed_options(engine: type[Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -19,6 +19,7 @@ from engines.model.config import load_config
 from engines.registry import is_policy, make_engine
 from harness.adapter import CoreAdapter, StepSight
 from harness.arrival_source import ArrivalSource
+from harness.checks import require_engines
 from harness.costs import cost_table
 from harness.driver import Prompts
 from harness.errors import ConfigError, is_user_mistake
@@ -73,11 +74,18 @@ def check_model(spec: CellSpec) -> list[str]:
             from engines.model.weights import check_folder
 
             check_folder(spec.model, load_config(spec.model))
-        problems = memory_problems(spec, sizing) if ours else served_problems(spec)
+        problems = _policy_problems(spec, sizing) if ours else served_problems(spec)
         if problems:
             raise ConfigError(problems)
 
     return _problems_of(prepare)
+
+
+def _policy_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
+    """On an endpoint our own runtime would be measured here, and the label would say that it was there."""
+    if spec.backend == "endpoint":
+        return [f"engine {spec.engine.name}: runs here and not behind an endpoint; use backend cpu, cuda or sim"]
+    return memory_problems(spec, sizing)
 
 
 def _problems_of(attempt: Callable[[], object]) -> list[str]:
@@ -139,6 +147,7 @@ def offline_adapter(
 
     `sampling`: temperature, top_k, top_p and seed; greedy where it is not given, as in every comparison.
     """
+    require_engines([spec])
     problems = check_model(spec)
     if problems:
         raise ConfigError(problems)

@@ -1,4 +1,4 @@
-"""What `harness list` shows: what an experiment can name, one row each. Imports nothing heavy, loads no plugin."""
+"""What `harness list` shows: what an experiment can name, one row each. Imports nothing heavy into this process."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def listing(topic: Topic) -> Listing:
 
 
 def _engines() -> Iterator[tuple[str, ...]]:
-    from engines.registry import known_engines
+    from harness.engines_here import engines_here
 
-    for entry in known_engines().values():
-        yield entry.kind, entry.status, entry.summary
+    for engine in engines_here():
+        yield engine.kind, engine.origin, engine.form, engine.state, engine.summary
 
 
 def _workloads() -> Iterator[tuple[str, ...]]:
@@ -88,7 +88,7 @@ def _configs() -> Iterator[tuple[str, ...]]:
 
 
 _TOPICS: Mapping[Topic, tuple[tuple[str, ...], Callable[[], Iterator[tuple[str, ...]]]]] = {
-    Topic.ENGINES: (("engine", "from", "what it does"), _engines),
+    Topic.ENGINES: (("engine", "from", "kind", "state", "what it does"), _engines),
     Topic.WORKLOADS: (("kind", "options", "what it is"), _workloads),
     Topic.HARDWARE: (("name", "GPU memory", "bandwidth", "CPU cores", "description"), _hardware),
     Topic.MODELS: (("shape", "parameters", "layers", "heads/KV", "KV per token at 16 bit"), _models),

@@ -31,7 +31,7 @@ def examine() -> list[Finding]:
     gpus, no_gpu = local_gpus()
     native = _native()
     torch = _torch()
-    findings = [_python(), _cpu(), _memory(), torch, native, _gpu(gpus, no_gpu), *_tools(), *_plugins()]
+    findings = [_python(), _cpu(), _memory(), torch, native, _gpu(gpus, no_gpu), *_tools(), *_engines()]
     return [*findings, *_backends(torch, native, gpus)]
 
 
@@ -97,15 +97,15 @@ def _tools() -> Iterator[Finding]:
     yield Finding("make", "ok", make) if make else Finding("make", "warning", "none on PATH")
 
 
-def _plugins() -> Iterator[Finding]:
-    from engines.registry import BUILT_IN, EngineError, engine_class, known_engines
+def _engines() -> Iterator[Finding]:
+    """One that is missing is a warning: everything else works without it."""
+    from harness.engines_here import OK, engines_here
 
-    for kind in known_engines().keys() - BUILT_IN.keys():
-        try:
-            engine_class(kind)
-            yield Finding(f"engine {kind}", "ok", "plugin loads")
-        except EngineError as error:
-            yield Finding(f"engine {kind}", "warning", str(error))
+    for engine in engines_here():
+        if engine.state == OK:
+            yield Finding(f"engine {engine.kind}", "ok", f"{engine.form}, {engine.origin}")
+        else:
+            yield Finding(f"engine {engine.kind}", "warning", f"{engine.state} ({engine.origin})")
 
 
 def _backends(torch: Finding, native: Finding, gpus: list[LocalGpu]) -> Iterator[Finding]:

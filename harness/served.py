@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from engines.core.adapter import EngineAdapter, EngineStep, Served, Site
 from engines.core.clock import Clock, MonotonicClock, VirtualClock
+from engines.plugins import one_line, raised
 from engines.registry import make_engine
 from harness.collectors.steps import StepObservation
 from harness.plan import CellSpec
@@ -30,7 +33,12 @@ def served_problems(spec: CellSpec) -> list[str]:
     """Why the engine cannot run in this experiment, one line each."""
     engine: Served = make_engine(spec.engine.kind, spec.engine.options)
     paced = spec.backend == "cpu" and spec.emulation.mode == "paced"
-    return [f"engine {spec.engine.name}: {problem}" for problem in engine.problems(spec.backend, paced)]
+    try:
+        with redirect_stdout(sys.stderr):
+            problems = [one_line(problem) for problem in engine.problems(spec.backend, paced)]
+    except Exception as error:  # a third party's code, and nothing has been started
+        problems = [f"its problems() raised {raised(error)}; upgrade or remove it"]
+    return [f"engine {spec.engine.name}: {problem}" for problem in problems]
 
 
 def open_served(

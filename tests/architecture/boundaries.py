@@ -15,7 +15,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "harness": PACKAGES,
     "engines": (),
     "engines.suggest": (),
-    "engines.registry": ("engines.suggest",),
+    "engines.plugins": (),
+    "engines.registry": ("engines.plugins", "engines.suggest"),
     "engines.core": ("engines.core",),
     "engines.model": ("engines.model",),
     "engines.hardware": ("engines.hardware", "engines.suggest"),
@@ -24,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.process": ("engines.process", "engines.core"),
     "engines.vllm": ("engines.vllm", "engines.process", "engines.core"),
     "engines.hf": ("engines.hf", "engines.process", "engines.core"),
+    "engines.examples": ("engines.examples", "engines.core", "engines.process"),
     "engines.backends": ("engines.backends", "engines.core", "engines.model", "engines.apex.attention"),
 }
 
