@@ -53,6 +53,12 @@ BUILT_IN: dict[str, EngineEntry] = {
             status="ours",
         ),
         EngineEntry(
+            kind="openai",
+            target="engines.openai.options:OpenAi",
+            summary="any OpenAI-compatible endpoint, measured at the client",
+            status="ours",
+        ),
+        EngineEntry(
             kind="mock",
             target="engines.mock.law:LatencyLaw",
             summary="no model: a known latency law, for tests and for the driver's own error",
