@@ -1,8 +1,8 @@
 """`harness generate`: offline generation through an engine, token ids in, token ids out. No timing is claimed here.
 
 Input: one JSON object per line, {"id", "prompt_token_ids"}; output: {"id", "token_ids"} in the same order, written
-whole or not at all. A request that the engine refuses ends the command with the reason: a missing answer must not look
-like an empty one.
+whole or not at all. A request that the engine refuses, or that fails, ends the command with the reason: a missing
+answer must not look like an empty one.
 """
 
 import json
@@ -108,6 +108,11 @@ def run_offline(
         delivery = adapter.poll(0.0)  # offline: no decision depends on the time
         if delivery is None:
             continue
+        if delivery.failed:
+            failure = delivery.failed[0]
+            raise ConfigError(
+                f"prompt {prompts[failure.request_id].prompt_id!r} failed: {failure.kind}: {failure.detail}"
+            )
         preemptions += len(delivery.preempted)
         for index, token in zip(delivery.request_ids, delivery.token_ids, strict=True):
             answers[index].append(token)

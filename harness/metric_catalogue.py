@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from engines.openai.faults import MEANINGS
+
 ABOUT = """\
 All times are on one clock per cell, 0 at the start of serving. An arrival is when a request should have been sent.
 Only finished requests count, in latencies and in tokens; refused, aborted and failed ones are counted as such.
@@ -129,6 +131,12 @@ SERVICE = (
     ),
 )
 
+# Of endpoints, and of whatever else names its failures so. Only those that happened are in a summary.
+FAULTS = tuple(
+    Metric(f"fault_{fault}_requests", "1", f'status failed, reason "{fault}: ...", no warm-up', meaning)
+    for fault, meaning in MEANINGS.items()
+)
+
 MACHINE = (
     Metric("gpu_busy_share", "share", "sum(gpu_busy_s) / serving time", "GPU at work"),
     Metric("cpu_busy_share", "share", "sum(cpu_busy_s) / serving time", "host at work on the model"),
@@ -197,7 +205,7 @@ STEPS = (
     Metric("sampler_cost_share", "share", "CPU seconds of the sampling threads / wall seconds", "what watching cost"),
 )
 
-CATALOGUE = (*PER_REQUEST, *THROUGHPUT, *SERVICE, *MACHINE, *STEPS)
+CATALOGUE = (*PER_REQUEST, *THROUGHPUT, *SERVICE, *FAULTS, *MACHINE, *STEPS)
 SPREAD_SUFFIX = re.compile(r"_(mean|max|p(50|90|95|99)(_low|_high)?)$")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.openai.faults import Fault
 from harness.collectors.steps import STEP_COLUMNS, StepTotals, union_of
 from harness.errors import ConfigError
 from harness.stats import EXACT_LIMIT, PERCENTILES, Spread, TimeCount, observations_needed
@@ -26,6 +27,7 @@ Records = Iterable[Any] | Mapping[str, Sequence[Any]]
 
 SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
 STATUSES = ("finished", "refused", "aborted", "failed")
+FAULTS = frozenset(fault.value for fault in Fault)
 # A plateau counts when this share of the measured requests also ended in it: only then is it long against one answer.
 PLATEAU_MIN_SHARE = 0.5
 WHY_MISSING = {
@@ -103,6 +105,7 @@ class Requests:
     status: npt.NDArray[np.str_]
     finished: BoolArray
     warmup: BoolArray
+    faults: list[str]  # a kind per request that failed of one, warm-up left out
     token_times_s: FloatArray  # [tokens]
     owner: IntArray  # [tokens]: row of the request
     place: IntArray  # [tokens]: 0 for a request's first token
@@ -123,6 +126,7 @@ class Requests:
         if wrong.size:
             request, row = rows.raw("request_id", "?")[wrong[0]], wrong[0]
             raise ValueError(f"request {request}: {lengths[row]} token times, {output_tokens[row]:.0f} output tokens")
+        warmup = np.array(rows.raw("warmup", False), dtype=np.bool_)
         return cls(
             arrival_s=rows.numbers("arrival_s"),
             dispatch_s=rows.numbers("dispatch_s"),
@@ -135,11 +139,18 @@ class Requests:
             preempted_s=rows.numbers("preempted_s", 0.0),
             status=status,
             finished=finished,
-            warmup=np.array(rows.raw("warmup", False), dtype=np.bool_),
+            warmup=warmup,
+            faults=_faults(rows.raw("reason", ""), (status == "failed") & ~warmup),
             token_times_s=np.concatenate([np.empty(0), *times]),
             owner=owner,
             place=np.arange(owner.size) - np.repeat(np.cumsum(lengths) - lengths, lengths),
         )
+
+
+def _faults(reasons: Sequence[Any], failed: BoolArray) -> list[str]:
+    """The word before the colon, where it is one of those that are counted."""
+    kinds = (str(reasons[row]).partition(":")[0] for row in np.flatnonzero(failed).tolist())
+    return [kind for kind in kinds if kind in FAULTS]
 
 
 # --- formulas per request ---------------------------------------------------------------------------------------------
@@ -231,6 +242,7 @@ class RequestTotals:
     preemptions: float = 0.0
     warmup_requests: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
+    by_fault: Counter[str] = field(default_factory=Counter)
 
     def add(self, batch: Requests, good: BoolArray) -> None:
         asked, answered = batch.arrival_s[~batch.warmup], batch.finished & (batch.output_tokens > 0)
@@ -246,6 +258,7 @@ class RequestTotals:
         self.preemptions += float(batch.preemptions[~batch.warmup].sum())
         self.warmup_requests += int(batch.warmup.sum())
         self.by_status.update(batch.status[~batch.warmup].tolist())
+        self.by_fault.update(batch.faults)
 
     @property
     def span_s(self) -> float:
@@ -257,6 +270,7 @@ class RequestTotals:
 
     def figures(self) -> dict[str, float]:
         metrics = {f"{status}_requests": float(self.by_status[status]) for status in STATUSES}
+        metrics |= {f"fault_{fault}_requests": float(count) for fault, count in self.by_fault.items()}
         metrics |= {"warmup_requests": float(self.warmup_requests), "preemptions": self.preemptions}
         if self.read_tokens:
             metrics["fluidity_index"] = self.on_time_tokens / self.read_tokens

@@ -54,7 +54,8 @@ class LatencyLaw:
         return False
 
     def problems(self, backend: str, paced: bool) -> list[str]:
-        return ["runs no model, so that on cuda nothing would be measured"] if backend == "cuda" else []
+        measured = backend in ("cuda", "endpoint")
+        return [f"runs no model, so that on {backend} nothing would be measured"] if measured else []
 
     def open(self, site: Site) -> EngineAdapter:
         from engines.mock.adapter import MockAdapter

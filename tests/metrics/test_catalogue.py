@@ -1,8 +1,8 @@
 """Every figure that is computed is explained, and every explanation is of a figure."""
 
 from harness.metric_catalogue import CATALOGUE, find
-from harness.metrics import aggregate
-from tests.metrics.cells import random_cell, step
+from harness.metrics import FAULTS, aggregate
+from tests.metrics.cells import random_cell, request, step
 
 # From the samples or from a search, not from the records of one cell.
 BY_OTHERS = {"energy_j_per_output_token", "sampler_cost_share", "saturation_rps", "saturation_probes"}
@@ -13,7 +13,10 @@ def figures() -> dict[str, float]:
         step(i, float(i), i + 1.0, predicted_s=1.0, gpu_busy_s=0.6, cpu_busy_s=0.5, scheduler_s=1e-4, ops=3, running=2)
         for i in range(400)
     ]
-    return aggregate(random_cell(0, 600), steps, {"ttft_s": 0.2, "tpot_s": 0.1}).metrics
+    failed = [
+        request(600 + i, 1.0, [], status="failed", reason=f"{fault}: 1") for i, fault in enumerate(sorted(FAULTS))
+    ]
+    return aggregate([*random_cell(0, 600), *failed], steps, {"ttft_s": 0.2, "tpot_s": 0.1}).metrics
 
 
 def test_every_figure_is_in_the_catalogue() -> None:
