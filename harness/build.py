@@ -88,13 +88,6 @@ def _policy_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
     return memory_problems(spec, sizing)
 
 
-def _policy_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
-    """On an endpoint our own runtime would be measured here, and the label would say that it was there."""
-    if spec.backend == "endpoint":
-        return [f"engine {spec.engine.name}: runs here and not behind an endpoint; use backend cpu, cuda or sim"]
-    return memory_problems(spec, sizing)
-
-
 def _problems_of(attempt: Callable[[], object]) -> list[str]:
     try:
         attempt()
