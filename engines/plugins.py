@@ -120,7 +120,7 @@ def _editable_folder(source: Distribution) -> str:
     """As installers write it down (PEP 610)."""
     try:
         direct = json.loads(source.read_text("direct_url.json") or "{}")
-        is_editable, url = direct["dir_info"]["editable"] is True, urlsplit(direct["url"])
+        is_editable, url = direct["dir_info"]["editable"] is True, urlsplit(str(direct["url"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ""
     return unquote(url.path) if is_editable and url.scheme == "file" else ""
