@@ -59,6 +59,12 @@ BUILT_IN: dict[str, EngineEntry] = {
             status="ours",
         ),
         EngineEntry(
+            kind="hf",
+            target="engines.hf.options:HuggingFace",
+            summary="transformers' generate with static batching, and Accelerate's offload, in a process of its own",
+            status="ours",
+        ),
+        EngineEntry(
             kind="mock",
             target="engines.mock.law:LatencyLaw",
             summary="no model: a known latency law, for tests and for the driver's own error",

@@ -87,7 +87,8 @@ def _submit(wire: Wire, engine: Any, request: dict[str, Any]) -> None:
 
 
 def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("worker", path)
+    """As a package, so that it may have parts beside it: `from .part import ...`."""
+    spec = importlib.util.spec_from_file_location("worker", path, submodule_search_locations=[os.path.dirname(path)])
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
