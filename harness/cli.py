@@ -7,6 +7,7 @@ Exit codes: 0 fine, 1 regression, 2 usage or configuration, 3 environment unfit,
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -21,6 +22,8 @@ from harness.errors import ENVIRONMENT_EXIT_CODE, USAGE_EXIT_CODE, ConfigError, 
 from harness.terminal import BackendName, BackendOption, ConfigOption, JsonOption, SetOption, console, print_json
 
 BUG_EXIT_CODE = 70
+# Both read the entry points of everything that is installed, and one malformed file of anybody's would end any command.
+NO_PLUGINS_OF_THEIRS = {"PYDANTIC_DISABLE_PLUGINS": "__all__", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 app = typer.Typer(
     name="harness",
@@ -34,6 +37,8 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: turns mistakes into one line each, and everything into an exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    for name, value in NO_PLUGINS_OF_THEIRS.items():
+        os.environ.setdefault(name, value)  # for the cells' processes, too
     try:
         app(args=words, prog_name="harness")
     except Exception as error:
