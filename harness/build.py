@@ -16,13 +16,14 @@ from engines.core.policy import Policy
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits
 from engines.model.config import load_config
+from engines.process.child import EngineProcessError
 from engines.registry import is_policy, make_engine
 from harness.adapter import CoreAdapter, StepSight
 from harness.arrival_source import ArrivalSource
 from harness.checks import require_engines
 from harness.costs import cost_table
 from harness.driver import Prompts
-from harness.errors import ConfigError, is_user_mistake
+from harness.errors import ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.journal import Journal
 from harness.plan import CellSpec
 from harness.recorder import StepRecorder, TraceRecorder
@@ -165,7 +166,10 @@ def _offline_served(spec: CellSpec, longest_request_tokens: int, sampling: Mappi
     served = open_served(spec, temporary_folder("engine"), longest_request_tokens)
     if not served.engine.runs_model:
         raise ConfigError(f"engine {spec.engine.kind}: decides nothing and runs no model; it can only be served")
-    served.adapter.start()
+    try:
+        served.adapter.start()
+    except EngineProcessError as error:
+        raise UnfitEnvironmentError(str(error)) from error
     return served.adapter
 
 

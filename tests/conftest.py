@@ -33,11 +33,21 @@ def model_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and thereby count, what needs a CUDA device where there is none."""
+    """Skip, and thereby count, what needs a CUDA device or vLLM's environment where there is none."""
+    on_vllm = [item for item in items if item.get_closest_marker("vllm")]
+    if on_vllm and (missing := _why_no_vllm()):
+        for item in on_vllm:
+            item.add_marker(pytest.mark.skip(reason=missing))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _has_cuda():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _why_no_vllm() -> str | None:
+    from engines.vllm.options import Vllm
+
+    return Vllm.unavailable()
 
 
 def _has_cuda() -> bool:

@@ -64,7 +64,7 @@ class Vllm:
             "eager": self.eager,
             "prefix_caching": self.prefix_caching,
             "engine_args": dict(self.engine_args),
-            "bytes_per_block": site.accel_page_tokens * site.kv_bytes_per_token,
+            "kv_bytes_per_token": site.kv_bytes_per_token,
         }
         environment = _cpu_environment(python, site) if site.backend == "cpu" else {}
         worker = Worker(

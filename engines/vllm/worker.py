@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+CPU_PAGE_TOKENS = 32
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -27,14 +30,15 @@ def open_engine(settings: dict[str, Any]) -> Vllm:
 
 def engine_args(settings: dict[str, Any]) -> dict[str, Any]:
     """The envelope in vLLM's words. Block 0 is vLLM's own placeholder, so it gets one more to have as many to use."""
-    blocks = settings["accel_kv_tokens"] // settings["accel_page_tokens"] + 1
+    page_tokens = page_tokens_of(settings)
+    blocks = settings["accel_kv_tokens"] // page_tokens + 1
     return {
         "model": settings["model"],
         "skip_tokenizer_init": True,
         "dtype": settings["dtype"],
-        "block_size": settings["accel_page_tokens"],
+        "block_size": page_tokens,
         "num_gpu_blocks_override": blocks,
-        "kv_cache_memory_bytes": blocks * settings["bytes_per_block"],
+        "kv_cache_memory_bytes": blocks * page_tokens * settings["kv_bytes_per_token"],
         "max_num_seqs": settings["max_batch"],
         "max_num_batched_tokens": settings["max_batch_tokens"],
         "max_model_len": settings["longest_request_tokens"],
@@ -46,13 +50,19 @@ def engine_args(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def page_tokens_of(settings: dict[str, Any]) -> int:
+    """vLLM's CPU attention works on multiples of 32 only; as many tokens in larger pages are no more memory."""
+    asked: int = settings["accel_page_tokens"]
+    return asked if settings["backend"] != "cpu" or asked % CPU_PAGE_TOKENS == 0 else CPU_PAGE_TOKENS
+
+
 class Vllm:
     def __init__(self, engine: Any, settings: dict[str, Any]) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         self._engine = engine
-        self._sampling = lambda new_tokens, stop_ids: SamplingParams(
+        self._sampling: Callable[..., Any] = lambda new_tokens, stop_ids: SamplingParams(
             temperature=0.0,
             max_tokens=new_tokens,
             ignore_eos=True,  # not min_tokens: that would forbid the token instead of going on after it
@@ -122,7 +132,14 @@ class _Watch:
                 setattr(core.model_executor, name, self._timed(call))
 
     def taken(self) -> tuple[Sequence[str], Sequence[str], dict[str, Any]]:
-        facts = self._facts | {"scheduler_s": self._scheduler_s, "accel_s": self._model_s}
+        """Of the step that has ended; queues and blocks as it left them."""
+        facts = self._facts | {
+            "running": len(self._scheduler.running),
+            "waiting": len(self._scheduler.waiting),
+            "accel_blocks_used": self._pool.num_gpu_blocks - 1 - self._pool.get_num_free_blocks(),
+            "scheduler_s": self._scheduler_s,
+            "accel_s": self._model_s,
+        }
         found = (self._admitted, self._preempted, facts)
         self._admitted, self._preempted = (), ()
         self._scheduler_s = self._model_s = 0.0
@@ -142,9 +159,6 @@ class _Watch:
             "decode_rows": decodes,
             "prefill_rows": len(rows) - decodes,
             "prefill_tokens": output.total_num_scheduled_tokens - decodes,
-            "running": len(running),
-            "waiting": len(self._scheduler.waiting),
-            "accel_blocks_used": self._pool.num_gpu_blocks - 1 - self._pool.get_num_free_blocks(),
             "preempted": len(self._preempted),
         }
         return output
@@ -173,7 +187,8 @@ def resolved(engine: Any, settings: dict[str, Any], watch: _Watch | None) -> dic
         "accel_kv_blocks": blocks,
         "accel_page_tokens": page_tokens,
         "accel_kv_tokens": blocks * page_tokens,
-        "accel_kv_bytes": blocks * settings["bytes_per_block"],
+        "accel_kv_bytes": blocks * page_tokens * settings["kv_bytes_per_token"],
+        "weight_bytes": sum(path.stat().st_size for path in Path(settings["model"]).glob("*.safetensors")),
         "host_kv_tokens": 0,
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
         "max_batch": config.scheduler_config.max_num_seqs,
@@ -195,7 +210,6 @@ def _of_the_runner(engine: Any) -> dict[str, Any]:
     try:
         runner = engine.model_executor.driver_worker.worker.model_runner
         found["attention"] = runner.attn_groups[0][0].backend.get_name()
-        found["weight_bytes"] = sum(weight.nbytes for weight in runner.model.parameters())
         isa = getattr(runner.attn_groups[0][0].get_metadata_builder(), "isa", None)
         found["attention"] += f" ({isa})" if isa else ""
     except (AttributeError, IndexError, TypeError):

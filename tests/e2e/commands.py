@@ -18,10 +18,10 @@ class Answer:
     err: str
 
 
-def harness(*arguments: object, cwd: Path) -> Answer:
+def harness(*arguments: object, cwd: Path, timeout_s: float = 120) -> Answer:
     """`harness ...`, started in a folder that has nothing to do with the checkout."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_SET_")}
     ended = subprocess.run(
-        [COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+        [COMMAND, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s
     )
     return Answer(ended.returncode, ended.stdout, ended.stderr)
