@@ -1,8 +1,8 @@
 """Shortest prompt first: what decodes leave of a step goes to the prompt with the least left to compute.
 
-Short prompts overtake long ones, so their first tokens come sooner; a long prompt waits as long as shorter ones come.
-The core admits in order of arrival, so everybody who fits is let in with one token and the order is made among those.
-Nobody is ever preempted, because a request is let in only when there are blocks for all that it may become.
+Short prompts overtake long ones, so their first tokens come sooner; a long one waits while shorter ones keep coming.
+The core admits in order of arrival, so whoever fits comes in with one token, and the order is made among those inside.
+Nobody is preempted, because a request comes in only when there are blocks for all that it may become.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from engines.core.types import Capabilities, Mode, Placement, Tier
 class ShortestFirst:
     """The prompt with the least left to compute goes first."""
 
-    prompt_tokens: int = 2048  # of prompts in a step beside decodes: fewer protect the time between tokens
+    prompt_tokens: int = 2048  # at most so many of prompts beside decodes: fewer protect the time between tokens
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1:
@@ -38,25 +38,26 @@ class ShortestFirst:
         proposal = view.propose()
         proposal.decodes = [request for request in view.running if request.pending == 1][: proposal.tokens_left]
         left = proposal.tokens_left - len(proposal.decodes)
-        left = min(left, self.prompt_tokens) if proposal.decodes else left
-        admitted = self.admitted(view, left)
-        left -= len(admitted)
+        if proposal.decodes:
+            left = min(left, self.prompt_tokens)
+        newcomers = self.newcomers(view, left)
+        left -= len(newcomers)  # each comes in with one token
         prompts = [request for request in view.running if request.pending > 1]
-        for request in sorted([*prompts, *admitted], key=lambda request: request.pending):
-            entry = 1 if request in admitted else 0
-            more = min(request.pending - entry, left)
-            if entry + more:
-                proposal.prefills.append(Prefill(request, entry + more, Tier.ACCEL))
-            left -= more
+        for request in sorted([*prompts, *newcomers], key=lambda request: request.pending):
+            entry = int(request in newcomers)
+            tokens = min(request.pending, entry + left)
+            left -= tokens - entry
+            if tokens:
+                proposal.prefills.append(Prefill(request, tokens, Tier.ACCEL))
         return proposal.decision(Mode.GPU_ONLY)
 
-    def admitted(self, view: View, left: int) -> list[Request]:
-        """From the head of the queue, who fits to their end beside what the running ones have been promised."""
+    def newcomers(self, view: View, most: int) -> list[Request]:
+        """From the head of the queue: who fits to their end beside what those inside have been promised."""
         free = view.free[Tier.ACCEL] - sum(missing_blocks(request, view) for request in view.running)
         found: list[Request] = []
         for request in view.waiting:
             free -= missing_blocks(request, view)
-            if free < 0 or len(found) == left or len(view.running) + len(found) == view.limits.max_batch:
+            if free < 0 or len(found) == most or len(view.running) + len(found) == view.limits.max_batch:
                 break
             found.append(request)
         return found
