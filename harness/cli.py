@@ -174,6 +174,7 @@ app.command()(commands.generate)
 app.command()(commands.compare)
 app.command("list")(commands.list_topic)
 app.command()(commands.doctor)
+app.command()(commands.profile)
 app.command()(commands.bench)
 
 

@@ -1,4 +1,4 @@
-"""The commands beside experiments: generate, compare, list, doctor, bench.
+"""The commands beside experiments: generate, compare, list, doctor, profile, bench.
 
 Registered in cli.py, which owns the exit codes.
 """
@@ -22,6 +22,9 @@ class Bench(StrEnum):
     SCHEDULER = "scheduler"
     DECODE = "decode"
     DRIVER = "driver"
+    NATIVE_SIM = "native-sim"
+    VLLM = "vllm"
+    ENDPOINT = "endpoint"
 
 
 def generate(
@@ -115,6 +118,29 @@ def doctor(as_json: JsonOption = False) -> None:
     raise typer.Exit(0 if is_fit(findings) else ENVIRONMENT_EXIT_CODE)
 
 
+def profile(
+    model: Annotated[str, typer.Option(help="A shape, or a folder with config.json and safetensors.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write; experiments name it as profile:.")],
+    backend: Annotated[BackendName, typer.Option(help="cpu or cuda.")] = BackendName.CPU,
+    dtype: Annotated[str, typer.Option()] = "float32",
+    accel_cores: Annotated[int, typer.Option(min=1, help="Of the cpu backend.")] = 1,
+    max_batch_tokens: Annotated[int, typer.Option(min=64, help="The most tokens of a step.")] = 2048,
+    max_context: Annotated[int | None, typer.Option(min=64, help="2048, or the model's own limit.")] = None,
+    page_tokens: Annotated[int, typer.Option(min=1)] = 16,
+    quick: Annotated[bool, typer.Option("--quick", help="A coarse grid, fewer rounds.")] = False,
+) -> None:
+    """Measure what a model's ops take on this machine: a cost table for sim, and for predictions."""
+    from harness.profile import profile as measure
+    from harness.profile_accuracy import lines
+    from harness.profile_request import checked_request
+
+    request = checked_request(
+        out, backend.value, model, dtype, accel_cores, max_batch_tokens, max_context, page_tokens, quick
+    )
+    found = measure(request, out, lambda line: typer.echo(line, err=True))
+    typer.echo("\n".join([*lines(found.accuracy), f"{out}: written"]))
+
+
 def bench(what: Annotated[Bench, typer.Argument()], as_json: JsonOption = False) -> None:
     """Our own hot paths against their limits."""
-    import_module(f"harness.bench_{what}").main(as_json)
+    import_module(f"harness.bench_{what.replace('-', '_')}").main(as_json)

@@ -28,7 +28,7 @@ class SimExecutor:
         self._clock = clock
         self._sink = sink
         self._traced_steps = traced_steps
-        self._last_end_s = 0.0
+        self._last_end_s = 0.0  # what its tokens cost afterwards included
 
     @property
     def capabilities(self) -> Capabilities:
@@ -49,12 +49,12 @@ class SimExecutor:
         else:
             seconds, busy_s = makespan(program, plan, self._costs)
             end_s, times = begin_s + seconds, unit_times(busy_s, len(program.ops), 0)
-        self._last_end_s = end_s
         self._clock.wait_until(end_s)
         sampled = sum(
             len(batch.decode_slots) + len(batch.host_slots) + sum([chunk.samples for chunk in batch.prefills])
             for batch in plan.batches
         )
+        self._last_end_s = end_s + sampled * self._costs.token_overhead_s
         return StepResult((0,) * sampled, begin_s, end_s, times)
 
     def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:

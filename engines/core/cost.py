@@ -25,6 +25,7 @@ class Work:
     prefill_kv_tokens: int = 0  # context read by the prefill rows
     prefill_pairs: int = 0  # query-key pairs under the causal mask
     sampled: int = 0
+    chunks: tuple[tuple[int, int], ...] = ()  # (length, start) of each prefill: measured tables price them one by one
 
 
 def work_of(batch: Batch) -> Work:
@@ -45,6 +46,7 @@ def work_of(batch: Batch) -> Work:
         prefill_kv_tokens=prefill_kv,
         prefill_pairs=pairs,
         sampled=decode_rows + host_rows + samples,
+        chunks=tuple([(chunk.length, chunk.start) for chunk in batch.prefills]),
     )
 
 
@@ -54,6 +56,10 @@ class CostTable(Protocol):
     @property
     def step_overhead_s(self) -> float:
         """Scheduler and launch time that no unit overlaps."""
+
+    @property
+    def token_overhead_s(self) -> float:
+        """What each sampled token adds to it, after its step: commit, delivery, records."""
 
     def gemm_rows(self, work: Work) -> int:
         """How many rows of a matrix product this batch amounts to: its tokens, unless the workload is scaled down."""
@@ -127,6 +133,10 @@ class Roofline:
     @property
     def step_overhead_s(self) -> float:
         return self.machine.step_overhead_s * self.time_scale
+
+    @property
+    def token_overhead_s(self) -> float:
+        return 0.0  # a catalogue's overhead is one number per step
 
     def gemm_rows(self, work: Work) -> int:
         return work.tokens + work.prefill_tokens * (self.model.tokens_each - 1)
