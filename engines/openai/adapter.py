@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 20e-3  # of a poll; the driver has other things to look after
 # The selector counts in milliseconds and rounds up: the last one before an arrival is left to the driver's own wait.
 SELECTOR_S = 1e-3
-TURNS = 2  # bytes come in one turn of the loop, and whoever waits for them goes on in the next
+TURNS = 2  # what comes in or sets out in one turn of the loop is taken on in the next
 
 
 class OpenAiAdapter:
@@ -67,7 +67,7 @@ class OpenAiAdapter:
         self._inbox.expect(request_id)
         self._drive(0.0)  # connections that the server has closed meanwhile are no longer used
         self._pump.begin(self._serve(request_id, body, expected))
-        self._drive(0.0)  # the bytes leave now, however many requests are due
+        self._turn()  # the bytes leave now, however many requests are due
         return None
 
     @property
@@ -82,8 +82,7 @@ class OpenAiAdapter:
             if not self._inbox.has_news:
                 self._drive(patience_s)
         else:
-            for _ in range(TURNS):
-                self._drive(0.0)
+            self._turn()
         return self._inbox.take()
 
     def close(self) -> None:
@@ -115,7 +114,8 @@ class OpenAiAdapter:
         try:
             await self._client.stream(self._dialect.path, body, answer)
         except FaultError as error:
-            self._inbox.failed(Failure(request_id, error.fault.value, self._secret.account(error)))
+            detail = answer.account(self._secret.account(error))
+            self._inbox.failed(Failure(request_id, error.fault.value, detail))
         finally:
             self._tally.tokens += answer.tokens
             self._tally.chunks += answer.chunks
@@ -123,6 +123,10 @@ class OpenAiAdapter:
     def _drive(self, patience_s: float) -> None:
         self._inbox.begin_round()
         self._pump.drive(patience_s)
+
+    def _turn(self) -> None:
+        for _ in range(TURNS):
+            self._drive(0.0)
 
     def _patience_s(self) -> float:
         next_s = self._site.next_arrival_s()

@@ -59,17 +59,17 @@ class Answer:
     def close(self) -> None:
         """The stream has ended. Some servers leave [DONE] out, but none the reason why it stopped."""
         if self._finish_reason is None:
-            raise FaultError(Fault.CUT, f"the stream ended after {self._progress}")
+            raise FaultError(Fault.CUT, "the stream ended before the answer did")
         self._complete()
 
-    @property
-    def _progress(self) -> str:
-        return f"{self.tokens} of {self._expected.tokens} tokens"
+    def account(self, what: str) -> str:
+        """What went wrong, and how far the answer had come by then."""
+        return f"{what}; {self.tokens} of {self._expected.tokens} tokens had come" if self.tokens else what
 
     def _tokens_in(self, chunk: Chunk) -> Sequence[int]:
         if self._counting is Counting.IDS:
             if chunk.token_ids is None and chunk.has_text:
-                raise FaultError(Fault.MISCOUNTED, f"text without its token ids after {self._progress}")
+                raise FaultError(Fault.MISCOUNTED, "text without its token ids")
             return chunk.token_ids or ()
         if self._counting is Counting.USAGE:
             total = self.tokens if chunk.usage is None else chunk.usage.completion_tokens
@@ -98,7 +98,7 @@ class Answer:
         expected, usage = self._expected, self._usage
         stopped = expected.may_stop and self._finish_reason == "stop"
         if self.tokens + len(rest) < expected.tokens and not stopped:
-            raise FaultError(Fault.SHORT, f"{self._progress}, finish_reason", str(self._finish_reason))
+            raise FaultError(Fault.SHORT, "the server ended it, finish_reason", str(self._finish_reason))
         if usage is not None and usage.prompt_tokens != expected.prompt_tokens:
             counts = f"the server counts {usage.prompt_tokens} prompt tokens, not {expected.prompt_tokens}"
             raise FaultError(Fault.MISCOUNTED, counts)

@@ -7,11 +7,14 @@ no cookies: the key goes where the options say and nowhere else. What goes wrong
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import aiohttp
 
@@ -24,6 +27,8 @@ from engines.openai.symptoms import as_faults, beginning, refusal
 KEEPALIVE_S = 4.0  # uvicorn, under most servers, closes after 5; what is sent into a closing connection is lost
 FAREWELL_S = 1.0  # after the last event, for the end of the response: then the connection can be used again
 MOST_LISTING_BYTES = 1 << 20
+MOST_BYTES_AT_ONCE = 1 << 19  # aiohttp warns of larger ones
+CLOSING_TURNS = 100
 MOST_WAIT_S = 60.0
 FIRST_WAIT_S = 0.5  # doubled each time, where the server does not say how long
 MAY_PASS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -53,9 +58,13 @@ class Client:
     def __init__(self, base_url: str, secret: Secret, limits: Limits) -> None:
         self._base_url = base_url
         self._limits = limits
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=limits.max_connections or 0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=None
+                limit=limits.max_connections or 0,
+                keepalive_timeout=KEEPALIVE_S,
+                ttl_dns_cache=None,
+                socket_factory=self._socket,
             ),
             headers=HEADERS | secret.headers,
             timeout=aiohttp.ClientTimeout(sock_connect=limits.connect_s, sock_read=limits.silence_s),
@@ -65,8 +74,16 @@ class Client:
         self.retries = 0
 
     async def close(self) -> None:
+        """Transports close in turns of the loop, but not before their bytes are out, which nobody may want any more."""
         await self._session.close()
-        await asyncio.sleep(0)  # the transports close in a turn of their own
+        for _ in range(CLOSING_TURNS):
+            left = [each for each in self._sockets if each.fileno() >= 0]
+            for each in left:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            if not left:
+                return
+            await asyncio.sleep(0)
 
     async def get(self, url: str) -> tuple[dict[str, Any], str]:
         """(a JSON object, what the server calls itself)."""
@@ -96,10 +113,17 @@ class Client:
 
     async def _exchange(self, path: str, body: bytes, listener: Listener) -> None:
         url, headers = f"{self._base_url}/{path}", {"Content-Type": "application/json"}
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        data = body if len(body) < MOST_BYTES_AT_ONCE else BytesIO(body)
+        async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
             if response.status != HTTPStatus.OK:
                 raise await refusal(response)
             await _read(response.content, listener)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
 
     @asynccontextmanager
     async def _faults(self) -> AsyncIterator[None]:
@@ -123,7 +147,7 @@ async def _read(content: aiohttp.StreamReader, listener: Listener) -> None:
                 await _see_off(content)
                 return
     if not has_events:
-        raise FaultError(Fault.GARBAGE, "the answer is no stream of events")
+        raise FaultError(Fault.GARBAGE, "the answer is no stream of events", parser.rest.decode(errors="replace"))
     listener.close()
 
 

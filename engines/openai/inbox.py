@@ -43,6 +43,7 @@ class Inbox:
     def abandon(self) -> None:
         """Nothing is expected any more, and whatever still comes is nobody's."""
         self._in_flight.clear()
+        self._clear()
 
     def begin_round(self) -> None:
         """The loop is about to run: what comes now comes later than what came before."""

@@ -14,6 +14,7 @@ from engines.openai.errors import EndpointError
 
 PromptForm = Literal["token_ids", "text", "chat"]
 ATTEMPTS = 24  # to find a text of the length wanted; most take two or three
+FILLERS = (" a", " the", "\n", "1", ".")  # one token each in most vocabularies, as long as they do not merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +92,28 @@ def text_of_length(
 ) -> tuple[str, int]:
     """A text like these tokens that counts as `wanted`, or the nearest that was found, and its count.
 
-    Decoding and encoding again merges and splits tokens, so the text is cut or prolonged until it stays as it is.
+    Decoding and encoding again merges and splits tokens, so the text is cut, or filled up, until it comes out right.
     """
-    text = tokenizer.decode(token_ids, skip_special_tokens=True)
-    nearest, distance = text, wanted + 1
+    text = _decoded(tokenizer, token_ids)
+    nearest = (text, count(text))
     for attempt in range(ATTEMPTS):
         tokens = count(text)
+        if abs(tokens - wanted) < abs(nearest[1] - wanted):
+            nearest = (text, tokens)
         if tokens == wanted:
-            return text, tokens
-        if abs(tokens - wanted) < distance:
-            nearest, distance = text, abs(tokens - wanted)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            break
         if tokens > wanted:
-            ids = ids[: max(0, len(ids) - (tokens - wanted))]
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            text = _decoded(tokenizer, ids[: max(0, len(ids) - (tokens - wanted))])
         else:
-            start = attempt % max(1, len(token_ids))  # other tokens each time: some merge with what is before them
-            ids = [*ids, *(token_ids[(start + index) % len(token_ids)] for index in range(wanted - tokens))]
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-    return nearest, count(nearest)
+            text += FILLERS[attempt % len(FILLERS)] * (wanted - tokens)
+    return nearest
+
+
+def _decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Without the replacement characters of broken UTF-8, each of which would come back as three tokens."""
+    text: str = tokenizer.decode(token_ids, skip_special_tokens=True)
+    return text.replace("\ufffd", "")
 
 
 def _messages(text: str) -> list[dict[str, str]]:

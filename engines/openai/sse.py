@@ -18,10 +18,10 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class EventParser:
     """Of one stream. `feed` gives the data of every event that has become complete."""
 
-    __slots__ = ("_after_cr", "_began", "_data", "_data_bytes", "_rest")
+    __slots__ = ("_after_cr", "_began", "_data", "_data_bytes", "rest")
 
     def __init__(self) -> None:
-        self._rest = b""  # of a line
+        self.rest = b""  # of a line that has not ended
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._after_cr = False  # a line feed that comes now belongs to it
@@ -29,14 +29,14 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[bytes]:
         events: list[bytes] = []
-        *lines, self._rest = (self._rest + self._with_line_feeds(piece)).split(b"\n")
+        *lines, self.rest = (self.rest + self._with_line_feeds(piece)).split(b"\n")
         for line in lines:
             if line:
                 self._take(line)
             elif self._data:
                 events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
                 self._data, self._data_bytes = [], 0
-        if len(self._rest) > MOST_EVENT_BYTES:
+        if len(self.rest) > MOST_EVENT_BYTES:
             raise FaultError(Fault.GARBAGE, f"a line of more than {MOST_EVENT_BYTES:,} bytes")
         return events
 

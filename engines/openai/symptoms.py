@@ -6,6 +6,9 @@ The exceptions of aiohttp carry the request's headers, key included, so that non
 from __future__ import annotations
 
 import math
+import os
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -88,8 +91,11 @@ def _phrase(status: int) -> str:
 
 
 def _reason(error: OSError) -> str:
+    """In the system's words: asyncio's repeat the address. Names and certificates have numbers of their own."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return cause.strerror or type(cause).__name__
+    if cause.errno and not isinstance(cause, socket.gaierror | ssl.SSLError):
+        return os.strerror(cause.errno)
+    return cause.strerror or str(cause) or type(cause).__name__
 
 
 def _seconds(retry_after: str) -> float | None:
