@@ -12,6 +12,8 @@ import yaml
 from results.query import Run, load_run
 from tests.e2e.commands import Answer, harness
 
+PATIENCE_S = 400.0  # several cells in one command
+
 SMALL: dict[str, Any] = {
     "schema_version": 1,
     "name": "plugins",
@@ -38,7 +40,7 @@ class Home:
     def __call__(self, *arguments: object) -> Answer:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(self.site))
-            return harness(*arguments, cwd=self.folder)
+            return harness(*arguments, cwd=self.folder, timeout_s=PATIENCE_S)
 
     def config(self, *engines: object, **changes: Any) -> Path:
         path = self.folder / "experiment.yaml"
