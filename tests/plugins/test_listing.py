@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import pytest
 
 from engines.registry import BUILT_IN
 from harness.engines_here import engines_here
-from tests.plugins.conftest import Home
+from tests.e2e.commands import COMMAND
+from tests.faults.conftest import is_running, wait_for
+from tests.plugins.conftest import PATIENCE_S, Home
 from tests.plugins.installed import POLICY, SERVED, install, install_engine
 
 UNAVAILABLE = "    @staticmethod\n    def unavailable():\n        "
@@ -125,6 +130,8 @@ def test_the_doctor_finds_the_same(hostile: Home, listed: list[dict[str, str]]) 
     answer = hostile("doctor", "--json")
     assert answer.err == ""
     findings: list[dict[str, Any]] = json.loads(answer.out)
+    states = {entry["check"]: entry["state"] for entry in findings}
+    assert states["torch"] == "ok", "it reads everybody's entry points when it is imported, unless told not to"
     found = [entry for entry in findings if entry["check"].startswith("engine ")]
     assert [entry["check"] for entry in found] == [f"engine {entry['engine']}" for entry in listed]
     for finding, entry in zip(found, listed, strict=True):
@@ -149,3 +156,16 @@ def test_one_that_never_finishes_loading(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (found,) = (engine for engine in engines_here(load_limit_s=0.5) if engine.kind == "endless")
     assert found.state == "not loaded within 0.5 s; reinstall or remove dist-endless 1.0"
+
+
+def test_ctrl_c_ends_the_list_and_what_it_was_loading(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    source = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(3600)"
+    install_engine(tmp_path, "endless", source)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    listing = subprocess.Popen([COMMAND, "list", "engines"], env=environment, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: mark.is_file() and bool(mark.read_text()), "the engine being loaded")
+    listing.send_signal(signal.SIGINT)
+    out, _ = listing.communicate(timeout=PATIENCE_S)
+    assert (listing.returncode, out) == (130, "")
+    assert not is_running(int(mark.read_text()))
