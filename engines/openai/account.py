@@ -28,10 +28,16 @@ class Tally:
     tokens: int = 0
     chunks: int = 0
     retries: int = 0
+    renewed_connections: int = 0
 
     def served(self) -> dict[str, object]:
         per_chunk = self.tokens / self.chunks if self.chunks else 0.0
-        counts = {"requests_sent": self.requests, "retries": self.retries, "tokens_per_chunk": round(per_chunk, 3)}
+        counts = {
+            "requests_sent": self.requests,
+            "retries": self.retries,
+            "renewed_connections": self.renewed_connections,
+            "tokens_per_chunk": round(per_chunk, 3),
+        }
         return counts | coarse(per_chunk)
 
 

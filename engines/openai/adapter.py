@@ -91,7 +91,7 @@ class OpenAiAdapter:
         client, self._client = self._client, None
         self._pump.close(None if client is None else client.close)
         if client is not None:
-            self._tally.retries = client.retries
+            self._tally.retries, self._tally.renewed_connections = client.retries, client.renewed_connections
             self._resolved |= self._tally.served()
 
     async def _begin(self) -> Findings:

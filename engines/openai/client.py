@@ -1,38 +1,32 @@
-"""HTTP to one endpoint: posts a request, hands its events on as they come, tries again where it may and was told to.
+"""Requests to one endpoint: sent, their events handed on as they come, tried again where they may and were told to.
 
-aiohttp, because its parser is C and a chunk costs tens of microseconds. No redirects, no proxies from the environment,
-no cookies: the key goes where the options say and nowhere else. What goes wrong comes out as a FaultError.
+What goes wrong comes out as a FaultError. Not here: connections (connections.py), which symptom is which fault
+(symptoms.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from io import BytesIO
 from typing import Any, Protocol
-from weakref import WeakSet
 
 import aiohttp
 
 from engines.openai.chunks import read_object
+from engines.openai.connections import Connections
 from engines.openai.faults import Fault, FaultError
 from engines.openai.secret import Secret
 from engines.openai.sse import EventParser
 from engines.openai.symptoms import as_faults, beginning, refusal
 
-KEEPALIVE_S = 4.0  # uvicorn, under most servers, closes after 5; what is sent into a closing connection is lost
 FAREWELL_S = 1.0  # after the last event, for the end of the response: then the connection can be used again
 MOST_LISTING_BYTES = 1 << 20
-MOST_BYTES_AT_ONCE = 1 << 19  # aiohttp warns of larger ones
-CLOSING_TURNS = 100
 MOST_WAIT_S = 60.0
 FIRST_WAIT_S = 0.5  # doubled each time, where the server does not say how long
 MAY_PASS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-HEADERS = {"User-Agent": "hybrid-harness", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +52,19 @@ class Client:
     def __init__(self, base_url: str, secret: Secret, limits: Limits) -> None:
         self._base_url = base_url
         self._limits = limits
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=limits.max_connections or 0,
-                keepalive_timeout=KEEPALIVE_S,
-                ttl_dns_cache=None,
-                socket_factory=self._socket,
-            ),
-            headers=HEADERS | secret.headers,
-            timeout=aiohttp.ClientTimeout(sock_connect=limits.connect_s, sock_read=limits.silence_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        self._connections = Connections(limits.connect_s, limits.silence_s, limits.max_connections, secret.headers)
         self.retries = 0
 
+    @property
+    def renewed_connections(self) -> int:
+        return self._connections.renewed
+
     async def close(self) -> None:
-        """Transports close in turns of the loop, but not before their bytes are out, which nobody may want any more."""
-        await self._session.close()
-        for _ in range(CLOSING_TURNS):
-            left = [each for each in self._sockets if each.fileno() >= 0]
-            for each in left:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-            if not left:
-                return
-            await asyncio.sleep(0)
+        await self._connections.close()
 
     async def get(self, url: str) -> tuple[dict[str, Any], str]:
         """(a JSON object, what the server calls itself)."""
-        async with self._faults(), self._session.get(url, allow_redirects=False) as response:
+        async with self._faults(), await self._connections.get(url) as response:
             if response.status != HTTPStatus.OK:
                 raise await refusal(response)
             return read_object(await beginning(response, MOST_LISTING_BYTES)), response.headers.get("Server", "")
@@ -112,18 +89,10 @@ class Client:
                 await asyncio.sleep(wait_s)
 
     async def _exchange(self, path: str, body: bytes, listener: Listener) -> None:
-        url, headers = f"{self._base_url}/{path}", {"Content-Type": "application/json"}
-        data = body if len(body) < MOST_BYTES_AT_ONCE else BytesIO(body)
-        async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
+        async with await self._connections.post(f"{self._base_url}/{path}", body) as response:
             if response.status != HTTPStatus.OK:
                 raise await refusal(response)
             await _read(response.content, listener)
-
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        made = socket.socket(family, kind, protocol)
-        self._sockets.add(made)
-        return made
 
     @asynccontextmanager
     async def _faults(self) -> AsyncIterator[None]:

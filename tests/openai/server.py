@@ -38,8 +38,11 @@ class Ask:
 
 
 class Wire:
+    """One connection. `requests`: how many have come over it, this one included."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self.requests = 0
 
     async def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         """A whole response; `_` in a header's name stands for `-`."""
@@ -127,6 +130,8 @@ class Server:
         ready.set()
         await self._stop.wait()
         server.close()
+        for _ in range(10):  # who has been let in already gets as far as being shown out
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -137,8 +142,10 @@ class Server:
         self._tasks.add(task)
         self.connections += 1
         try:
+            wire = Wire(reader, writer)
             while request := await self._request(reader):
-                await self._answered(*request, Wire(reader, writer))
+                wire.requests += 1
+                await self._answered(*request, wire)
                 if writer.is_closing():
                     break
         except asyncio.CancelledError:

@@ -14,7 +14,7 @@ import pytest
 from engines.core.adapter import Submission
 from engines.openai.adapter import PATIENCE_S, OpenAiAdapter
 from engines.openai.inbox import Inbox
-from tests.openai.scripts import begun, chunk, correct, counted, silence, usage
+from tests.openai.scripts import begun, chunk, correct, counted, cut, silence, usage
 from tests.openai.server import Ask, Script, Server, Wire
 from tests.openai.worlds import opened, outcome, prompt_of, served, workload
 
@@ -93,10 +93,30 @@ def test_one_connection_is_used_again(tmp_path: Path) -> None:
 def test_a_connection_that_the_server_closed_meanwhile_is_not_used(tmp_path: Path) -> None:
     """It waits for nobody: requests come after it has given up on the connection, and none is lost with it."""
     with Server(correct(), idle_s=0.05) as server:
-        work = workload(*[(0.2 * number, prompt_of(number), 5) for number in range(5)])
-        found = outcome(server, tmp_path, work, {number: prompt_of(number) for number in range(5)})
-    assert found.statuses == ["finished"] * 5
-    assert server.connections >= 5
+        work = workload(*[(0.5 * number, prompt_of(number), 5) for number in range(1, 4)])
+        found = outcome(server, tmp_path, work, {number: prompt_of(number + 1) for number in range(3)})
+    assert found.statuses == ["finished"] * 3
+    assert server.connections >= 4, "one each, and that of the probe"
+
+
+def test_a_connection_that_closes_under_a_request_is_made_anew(tmp_path: Path) -> None:
+    """As when the server lets go of a kept one while the request is on its way; it has not been looked at then."""
+
+    async def script(ask: Ask, wire: Wire) -> None:
+        await (correct()(ask, wire) if wire.requests == 1 else cut(ask, wire))
+
+    with Server(script, probed=correct()) as server:
+        found = served(server, tmp_path, requests=3)
+    assert found.statuses == ["finished"] * 3
+    assert found.resolved["renewed_connections"] == 1, "that of the probe"
+    assert len(server.serving) == 4
+
+
+def test_one_that_closes_again_is_a_fault(tmp_path: Path) -> None:
+    with Server(cut, probed=correct()) as server:
+        found = served(server, tmp_path)
+    assert found.reasons == {0: "cut: the connection ended before the answer did"}
+    assert len(server.serving) == 2
 
 
 def test_no_more_connections_than_allowed(tmp_path: Path) -> None:
@@ -218,14 +238,14 @@ async def endless_after_done(ask: Ask, wire: Wire) -> None:
     await wire.until_they_hang_up()
 
 
-async def reset_after_done(ask: Ask, wire: Wire) -> None:
+async def cut_after_done(ask: Ask, wire: Wire) -> None:
     await wire.open_stream()
     await wire.event(chunk(ask, counted(ask.prompt, ask.asked), reason="length"))
     await wire.event(b"[DONE]")
-    wire.reset()
+    wire.hang_up()
 
 
-@pytest.mark.parametrize("script", [endless_after_done, reset_after_done])
+@pytest.mark.parametrize("script", [endless_after_done, cut_after_done])
 def test_what_happens_after_the_last_word_is_nobodys(tmp_path: Path, script: Script) -> None:
     with Server(script, probed=correct()) as server:
         found = served(server, tmp_path, requests=3)
@@ -265,8 +285,11 @@ def test_closing_with_bytes_that_nobody_reads(tmp_path: Path) -> None:
     """More than the sockets hold: what is left of it must not keep the connection open."""
 
     class Deaf(Server):
+        heard = 0
+
         async def _request(self, reader: asyncio.StreamReader) -> Any:
-            if len(self.asks) < 1:
+            self.heard += 1
+            if self.heard <= 3:  # the list of models, the probe, the version
                 return await super()._request(reader)
             await asyncio.sleep(60)
             return None

@@ -64,7 +64,7 @@ CASES: dict[str, tuple[Script, Fault, str]] = {
         Fault.CUT,
         "the connection ended before the answer did; 2 of 7 tokens had come",
     ),
-    "reset": (begun(2, reset), Fault.CUT, "*; 2 of 7 tokens had come"),
+    "reset, which may take what had come with it": (begun(2, reset), Fault.CUT, "*"),
     "cut within an event": (
         begun(1, cut_within_an_event),
         Fault.CUT,
