@@ -17,10 +17,8 @@ from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 
 from engines.model.config import load_config
-from engines.model.weights import random_weights, save_folder
 from harness.errors import UnfitEnvironmentError
 from harness.experiment import Experiment
 from harness.progress import Silence
@@ -81,10 +79,8 @@ def main(as_json: bool) -> None:
 def compare_clients(pairs: int = PAIRS, requests: int = REQUESTS) -> list[Agreement]:
     with TemporaryDirectory(prefix="bench-endpoint-") as name:
         scratch = Path(name)
-        folder = scratch / "model"
-        config = load_config(MODEL)
-        save_folder(folder, config, random_weights(config, 0, torch.float32))
-        prompts = _write_prompts(scratch / "prompts.jsonl", requests, config.vocab_size)
+        folder = _write_model(scratch / "model")
+        prompts = _write_prompts(scratch / "prompts.jsonl", requests, load_config(MODEL).vocab_size)
         with vllm_server(folder, "float32", scratch, max_batch=16, max_tokens=1024) as server:
             clients: tuple[Callable[[], Taken], ...] = (
                 lambda: _ours(server, folder, scratch, requests),
@@ -103,6 +99,16 @@ def _agreement(figure: str, ours: Sequence[Taken], theirs: Sequence[Taken]) -> A
     a, b = ([getattr(taken, figure) for taken in side] for side in (ours, theirs))
     ratios = tuple(x / y for x, y in zip(a, b, strict=True))
     return Agreement(figure, median(a), median(b), paired_interval(ratios), ratios, abs(median(ratios) - 1) <= GOAL)
+
+
+def _write_model(folder: Path) -> Path:
+    import torch
+
+    from engines.model.weights import random_weights, save_folder
+
+    config = load_config(MODEL)
+    save_folder(folder, config, random_weights(config, 0, torch.float32))
+    return folder
 
 
 def _write_prompts(path: Path, requests: int, vocabulary: int) -> Path:

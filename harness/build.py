@@ -9,7 +9,7 @@ from engines.backends.op_times import OpSink
 from engines.backends.sim import SimExecutor
 from engines.core.adapter import EngineAdapter
 from engines.core.clock import Clock, MonotonicClock, VirtualClock
-from engines.core.cost import CostTable, Roofline
+from engines.core.cost import CostTable, Predictor
 from engines.core.executor import Executor
 from engines.core.pipeline import lower, makespan
 from engines.core.policy import Policy
@@ -21,7 +21,7 @@ from engines.registry import is_policy, make_engine
 from harness.adapter import CoreAdapter, StepSight
 from harness.arrival_source import ArrivalSource
 from harness.checks import require_engines
-from harness.costs import cost_table
+from harness.costs import cost_table, predictor
 from harness.driver import Prompts
 from harness.errors import ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.journal import Journal
@@ -56,8 +56,8 @@ class _Plan:
     sizing: Sizing
     capabilities: Capabilities
     limits: Limits
-    costs: Roofline | None
-    predictor: Roofline | None
+    costs: CostTable | None
+    predictor: Predictor | None
 
 
 def check(spec: CellSpec) -> list[str]:
@@ -70,13 +70,14 @@ def check_model(spec: CellSpec) -> list[str]:
 
     def prepare() -> None:
         ours = is_policy(spec.engine.kind)
+        if not ours and (problems := served_problems(spec)):  # first: where it cannot run there is nothing to size
+            raise ConfigError(problems)
         sizing = _plan(spec).sizing if ours else size(spec)
         if spec.backend != "sim" and Path(spec.model).is_dir():
             from engines.model.weights import check_folder
 
             check_folder(spec.model, load_config(spec.model))
-        problems = _policy_problems(spec, sizing) if ours else served_problems(spec)
-        if problems:
+        if ours and (problems := _policy_problems(spec, sizing)):
             raise ConfigError(problems)
 
     return _problems_of(prepare)
@@ -179,9 +180,8 @@ def _plan(spec: CellSpec) -> _Plan:
     policy: Policy = make_engine(spec.engine.kind, spec.engine.options)
     sizing = size(spec)
     limits = Limits(spec.budget.max_batch, spec.budget.max_batch_tokens)
-    costs = cost_table(spec)
     # Two objects on purpose: what a policy believes must never be the very table that decides the outcome.
-    return _Plan(policy, sizing, capabilities(spec, sizing, policy), limits, costs, cost_table(spec))
+    return _Plan(policy, sizing, capabilities(spec, sizing, policy), limits, cost_table(spec), predictor(spec))
 
 
 def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
