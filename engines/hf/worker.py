@@ -11,7 +11,6 @@ step. Requests that have ended keep their rows until the batch has: that costs t
 from __future__ import annotations
 
 import importlib
-import os
 import queue
 import threading
 import time
@@ -32,8 +31,8 @@ transformers: Any = importlib.import_module("transformers")
 
 def open_engine(settings: Settings) -> Engine:
     transformers.utils.logging.disable_progress_bar()
-    # `cpu`: the process has been given the emulated accelerator's cores; beside a GPU the host's threads move weights.
-    threads = len(os.sched_getaffinity(0)) if settings["backend"] == "cpu" else settings["host_threads"]
+    # On `cpu` they are the emulated accelerator; beside a GPU they move weights.
+    threads = len(settings["cores"]) if settings["backend"] == "cpu" else settings["host_threads"]
     torch.set_num_threads(threads)
     model = load(settings)
     return Engine(model, settings, resolved(model, settings, threads))
@@ -82,11 +81,12 @@ class Batch:
             "accel_blocks_used": -(-len(self.requests) * (self.width + self._passes) // self._page_tokens),
         }
         self._passes += 1
-        self.live = [row for row in rows if not self._ends(self.requests[row], tokens[row])]
+        ended = {row for row in rows if self._ends(self.requests[row], tokens[row])}
+        self.live = [row for row in rows if row not in ended]
         return {
             "ids": [self.requests[row].request_id for row in rows],
             "tokens": [tokens[row] for row in rows],
-            "finished": [self.requests[row].request_id for row in rows if row not in self.live],
+            "finished": [self.requests[row].request_id for row in rows if row in ended],
             "facts": facts,
         }
 
@@ -188,8 +188,9 @@ class Engine:
             """Which rows are done, [requests]; `generate` ends when all of them are."""
             step = batch.passed(input_ids[:, -1].tolist())
             self._told.put(step | {"ended_s": time.perf_counter(), "is_last": not batch.live})
-            done = [self._is_closing or row not in batch.live for row in range(len(batch.requests))]
-            return torch.tensor(done, device=input_ids.device)
+            done = torch.ones(len(batch.requests), dtype=torch.bool)
+            done[[] if self._is_closing else batch.live] = False
+            return done.to(input_ids.device)
 
         return criterion
 
