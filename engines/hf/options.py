@@ -37,7 +37,7 @@ class HuggingFace:
 
     offload: Literal["none", "cpu", "disk"] = "none"
     device_map: str | Mapping[str, Device] = ""  # auto, balanced, balanced_low_0, sequential, or {module: device}
-    max_memory: Mapping[Device, int | str] = field(default_factory=dict)  # {0: 10GiB, cpu: 30GiB}
+    max_memory: Mapping[Device, int | str] = field(default_factory=dict)  # {"0": 10GiB, cpu: 30GiB}
     offload_folder: str = ""  # where `offload: disk` writes; the cell's own folder when not given
     attention: Literal["sdpa", "eager"] = "sdpa"
     batch: int | Literal["auto"] = "auto"  # requests at once; auto: max_batch

@@ -129,8 +129,8 @@ def test_what_goes_wrong_in_the_model_is_raised_by_the_step(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(folder, tmp_path / "files") as engine:
-        engine.submit(1, [5] * 10, 10, [])
+        engine.submit(1, [5] * 10, 1000, [])
         engine.step()
         monkeypatch.setattr(Batch, "passed", lambda batch, tokens: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            deque(iter(engine.step, None))
+            deque(iter(engine.step, None), maxlen=0)  # until it raises
