@@ -28,7 +28,11 @@ def load(settings: Settings) -> Any:
     model = model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, **wish).eval()
     # `generate` takes what we leave open from the folder: end tokens, and penalties that bend even greedy choices.
     model.generation_config = transformers.GenerationConfig()
-    return model if settings["device_map"] else placed(model, settings)
+    if not settings["device_map"]:
+        return placed(model, settings)
+    if not places(model, settings)["accel"] and settings["backend"] != "cpu":
+        raise RuntimeError("device_map: nothing fits on the GPU, so that the CPU would compute; raise max_memory")
+    return model
 
 
 def placed(model: Any, settings: Settings) -> Any:
@@ -72,18 +76,18 @@ def places(model: Any, settings: Settings) -> Counter[str]:
     found = Counter({"accel": 0, "host": 0, "disk": 0})
     for name, weight in model.named_parameters():
         if name not in tied:
-            found[place(name, model, settings)] += weight.nbytes
+            found[place(name, weight, model, settings)] += weight.nbytes
     return found
 
 
-def place(name: str, model: Any, settings: Settings) -> str:
-    if not settings["device_map"]:
-        return {"none": "accel", "cpu": "host", "disk": "disk"}[str(settings["offload"])]
-    above = [module for module in model.hf_device_map if f"{name}.".startswith(f"{module}." if module else "")]
-    device = str(model.hf_device_map[max(above, key=len)])
-    if device == "cpu":
-        return "accel" if settings["backend"] == "cpu" else "host"
-    return "disk" if device == "disk" else "accel"
+def place(name: str, weight: torch.Tensor, model: Any, settings: Settings) -> str:
+    if not weight.is_meta:
+        return "accel" if weight.device.type == accelerator(settings).type else "host"
+    device = settings["offload"]
+    if settings["device_map"]:
+        above = [module for module in model.hf_device_map if f"{name}.".startswith(f"{module}." if module else "")]
+        device = model.hf_device_map[max(above, key=len)]
+    return "disk" if device == "disk" else "host"
 
 
 def largest_visitor_bytes(model: Any) -> int:
@@ -117,8 +121,9 @@ def resolved(model: Any, settings: Settings, threads: int) -> dict[str, Any]:
         found["accel_weight_bytes"] = at["accel"] + largest_visitor_bytes(model)
         found |= {"host_weight_bytes": at["host"], "disk_weight_bytes": at["disk"]}
     if settings["device_map"]:
-        modules = Counter(str(device) for device in model.hf_device_map.values())
-        found["device_map"] = ", ".join(f"{count} modules on {device}" for device, count in modules.items())
+        modules = Counter(str(device) for device in getattr(model, "hf_device_map", {}).values())
+        spread = ", ".join(f"{count} modules on {device}" for device, count in modules.items())
+        found["device_map"] = spread or f"everything on {model.device}"  # there is no map where nothing is spread
     return found | {name: release(name) for name in ("torch", "transformers", "accelerate")}
 
 

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from engines.hf import weights
 from engines.model.config import load_config
-from tests.hf.engines import Asked, opened, serve
+from engines.model.reference import quiet
+from tests.hf.engines import Asked, opened, serve, settings
 from tests.model_folders import make_folder
 
 SPREAD: dict[str, Any] = {"device_map": "auto", "max_memory": {"cpu": "1500KB"}}  # room for the embedding
@@ -124,6 +126,13 @@ def test_without_max_memory_the_envelope_is_kept(folder: Path, tmp_path: Path) -
     assert list((tmp_path / "files").iterdir()) == []
 
 
+def test_a_map_of_a_model_that_fits_spreads_nothing(folder: Path, tmp_path: Path) -> None:
+    with opened(folder, tmp_path / "files", device_map="auto") as engine:
+        assert engine.resolved["device_map"] == "everything on cpu"
+        assert "accel_weight_bytes" not in engine.resolved
+        assert serve(engine, [Asked([5, 6, 7], 3)])[0][0]
+
+
 def test_a_disk_without_room_is_said_before_it_is_full(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +151,12 @@ def test_a_disk_without_room_is_said_before_it_is_full(
 
 def test_offloaded_weights_are_those_of_the_type_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
     with opened(folder, tmp_path / "files", offload="disk", dtype="bfloat16") as engine:
-        weights = engine._model.model.layers[0].mlp.down_proj._hf_hook.weights_map
-        assert weights["weight"].dtype is torch.bfloat16
+        stored = engine._model.model.layers[0].mlp.down_proj._hf_hook.weights_map
+        assert stored["weight"].dtype is torch.bfloat16
         assert engine.resolved["weight_bytes"] == weight_bytes(folder) // 2
+
+
+def test_a_gpu_that_would_get_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Accelerate would compute on the CPU then, under the GPU's name."""
+    with quiet(), pytest.raises(RuntimeError, match=r"^device_map: nothing fits on the GPU"):
+        weights.load(settings(folder, tmp_path, backend="cuda", device_map={"": "cpu"}))
