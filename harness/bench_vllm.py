@@ -22,7 +22,7 @@ from results.query import Run, load_run
 from results.schema import CellSummary, Status
 from results.store import read_steps
 
-CONFIGS = ("vllm_cpu", "vllm_cpu_1b")
+CONFIGS = ("vllm_cpu", "vllm_cpu_0.5b")
 OURS, THEIRS = "gpu_only", "vllm"
 OUT = Path("runs")
 DECIDED = ("decode_rows", "prefill_rows", "prefill_tokens", "preempted", "running", "waiting", "accel_blocks_used")
