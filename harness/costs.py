@@ -1,16 +1,17 @@
-"""From a catalogue machine and a model's shape to the plain numbers that the cost model works with.
+"""From a catalogue machine and a model's shape, or from a profile, to the table that a run is costed with.
 
 Two callers, two objects: the table that paces or simulates a run, and the predictor that a policy may ask.
 """
 
 from dataclasses import replace
 
-from engines.core.cost import MachineRates, ModelCosts, Roofline
+from engines.core.cost import CostTable, MachineRates, ModelCosts, Predictor, Roofline
 from engines.hardware import Hardware, load_hardware
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
 from harness.experiment import Pace
-from harness.plan import CellSpec
+from harness.plan import CellSpec, ProfileSpec
+from harness.profile_file import Profile, digest_of, load_profile, mismatches
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -18,10 +19,12 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HOST_ATTENTION_FIXED_S = 20e-6
 
 
-def cost_table(spec: CellSpec) -> Roofline | None:
+def cost_table(spec: CellSpec) -> CostTable | None:
     """What this cell's ops take on its machine; None where none is modelled: a real GPU, native speed, an endpoint."""
     if spec.backend in ("cuda", "endpoint") or (spec.backend == "cpu" and spec.emulation.mode == "native"):
         return None
+    if spec.backend == "sim" and spec.profile is not None:
+        return _profile_of(spec, spec.profile).table()
     if spec.hardware is None:
         raise ConfigError(f"hardware: the {spec.backend} backend models a machine; name one (`harness list hardware`)")
     hardware, model, pace = load_hardware(spec.hardware), load_config(spec.model), spec.emulation.pace
@@ -29,6 +32,34 @@ def cost_table(spec: CellSpec) -> Roofline | None:
         return Roofline(model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype), pace.time_scale)
     reference = load_config(pace.reference_model)
     return _scaled(reference, model, hardware, pace)
+
+
+def predictor(spec: CellSpec) -> Predictor | None:
+    """What a policy may believe: on real cores a profile of them, elsewhere what the run is costed with, once more."""
+    table = cost_table(spec)
+    if table is not None or spec.profile is None or spec.backend == "endpoint":
+        return table
+    profile = _profile_of(spec, spec.profile)
+    setting, backend = profile.setting, spec.backend
+    if setting.backend != backend:
+        raise ConfigError(f"profile: {spec.profile.path} was measured on {setting.backend}, this is {backend}")
+    if backend == "cpu" and setting.accel_cores != spec.budget.accel_cores:
+        raise ConfigError(
+            f"profile: {spec.profile.path} was measured with accel_cores {setting.accel_cores}, "
+            f"the budget has {spec.budget.accel_cores}"
+        )
+    return profile.table()
+
+
+def _profile_of(spec: CellSpec, where: ProfileSpec) -> Profile:
+    """The file may have been replaced since the run was planned; a cell's id would then lie."""
+    profile = load_profile(where.path)
+    if digest_of(where.path) != where.digest:
+        raise ConfigError(f"profile: {where.path} has changed since this run was planned; start a new run")
+    found = [*mismatches(profile, load_config(spec.model), spec.dtype, spec.budget.accel_page_tokens)]
+    if found:
+        raise ConfigError(f"profile: {where.path} {problem}" for problem in found)
+    return profile
 
 
 def model_costs(model: ModelConfig, dtype: str) -> ModelCosts:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from engines.core.cost import Work
-from harness.costs import cost_table
+from engines.model.config import load_config
+from harness.costs import predictor
 from harness.plan import CellSpec
 from harness.sizing import size
 from workloads import Request
@@ -17,10 +18,10 @@ from workloads import Request
 
 def serving_s(cell: CellSpec, requests: Sequence[Request]) -> float | None:
     """None where nothing is modelled, so that nothing can be said."""
-    costs = cost_table(cell)
+    costs = predictor(cell)
     if costs is None:
         return None
-    layers = costs.model.layers
+    layers = load_config(cell.model).layers
     prompts = sum(request.prompt_tokens for request in requests)
     outputs = sum(request.output_tokens for request in requests)
     batch, context = _typical_batch(cell, requests)

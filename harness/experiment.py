@@ -6,7 +6,7 @@ How files, the environment and --set come together is config.py's; what is run i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -141,6 +141,7 @@ class Experiment(Section):
     name: Name
     backend: Backend = "auto"
     hardware: str | None = None  # catalogue name or path; needed wherever a machine is modelled
+    profile: str | None = None  # of `harness profile`: simulates this model instead of hardware, predicts on real cores
     model: str  # shape name, or a folder with config.json and safetensors
     dtype: DType
     budget: Budget = Budget()
@@ -152,8 +153,10 @@ class Experiment(Section):
 
     @property
     def models_a_machine(self) -> bool:
-        """Whether durations come from a catalogue entry: always, except on real hardware at full speed."""
-        return self.backend in ("auto", "sim") or (self.backend == "cpu" and self.emulation.mode == "paced")
+        """Whether durations come from a catalogue entry: not on real hardware at full speed, nor by a profile."""
+        if self.backend == "sim":
+            return self.profile is None
+        return self.backend == "auto" or (self.backend == "cpu" and self.emulation.mode == "paced")
 
     @field_validator("hardware")
     @classmethod
@@ -162,6 +165,15 @@ class Experiment(Section):
             from engines.hardware import load_hardware
 
             load_hardware(value)
+        return value
+
+    @field_validator("profile")
+    @classmethod
+    def _readable_profile(cls, value: str | None) -> str | None:
+        if value is not None:
+            from harness.profile_file import load_profile
+
+            load_profile(value)
         return value
 
     @field_validator("model")
@@ -176,6 +188,7 @@ class Experiment(Section):
         mistakes = []
         if self.models_a_machine and self.hardware is None:
             mistakes.append(("hardware", f"missing: backend {self.backend} models a machine; `harness list hardware`"))
+        mistakes += [("profile", problem) for problem in self._profile_problems()]
         names = [engine.name for engine in self.engines]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -189,6 +202,21 @@ class Experiment(Section):
         if mistakes:
             raise MistakesError(mistakes)
         return self
+
+
+    def _profile_problems(self) -> Iterator[str]:
+        """Why the profile has no place in this experiment, or says nothing about its model."""
+        from engines.model.config import load_config
+        from harness.profile_file import load_profile, mismatches
+
+        if self.profile is None:
+            return
+        if self.emulation.mode == "paced" and self.backend == "cpu":
+            yield "a paced cpu backend follows hardware:; set emulation.mode: native, or leave the profile out"
+        if self.emulation.pace != Pace():
+            yield "a measured table is neither scaled nor slowed; leave emulation.pace out"
+        profile, page_tokens = load_profile(self.profile), self.budget.accel_page_tokens
+        yield from mismatches(profile, load_config(self.model), self.dtype, page_tokens)
 
 
 def _known_model(name_or_path: str) -> str:

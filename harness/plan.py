@@ -50,6 +50,12 @@ class CellMeasure:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileSpec:
+    path: str
+    digest: str  # of what the file said when the run was planned
+
+
+@dataclass(frozen=True, slots=True)
 class CellSpec:
     """Everything a fresh process needs to run one cell."""
 
@@ -69,6 +75,7 @@ class CellSpec:
     repeat: int
     order: int  # position in the run
     max_request_tokens: int | None = None  # prompt and output together, as every engine of the run can hold it
+    profile: ProfileSpec | None = None
 
     def to_json(self) -> str:
         return _SPEC.dump_json(self, indent=2).decode()
@@ -110,6 +117,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
             slo=experiment.slo,
             repeat=repeat,
             order=order,
+            profile=_profile(experiment.profile),
         )
         cells.append(cell)
     limit = common_request_tokens(cells)
@@ -183,6 +191,12 @@ def _slug(name: str) -> str:
 def _where(name: str, known: Iterable[str]) -> str:
     """A name of ours stays as it is; a file or folder of the user's is found wherever the cell's process starts."""
     return name if name in known else str(Path(name).expanduser().resolve())
+
+
+def _profile(path: str | None) -> ProfileSpec | None:
+    from harness.profile_file import digest_of
+
+    return None if path is None else ProfileSpec(_where(path, ()), digest_of(path))
 
 
 def _automatic(experiment: Experiment) -> tuple[ResolvedBackend, str]:

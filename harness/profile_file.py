@@ -186,19 +186,19 @@ def load_profile(path: str | Path) -> Profile:
     try:
         raw = read_json(Path(path))
     except ResultsError as error:
-        raise ConfigError(f"profile {error}") from None
+        raise ConfigError(str(error)) from None
     if not isinstance(raw, dict) or raw.get("kind") != KIND:
-        raise ConfigError(f"profile {path}: no profile; `harness profile --out FILE.json` writes one")
+        raise ConfigError(f"{path}: no profile; `harness profile --out FILE.json` writes one")
     if raw.get("schema_version") != SCHEMA_VERSION:
         raise ConfigError(
-            f"profile {path}: version {raw.get('schema_version')!r}, this harness reads {SCHEMA_VERSION}; profile again"
+            f"{path}: version {raw.get('schema_version')!r}, this harness reads {SCHEMA_VERSION}; profile again"
         )
     try:
         return Profile.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"profile {path}: {where}: {first['msg']}; profile again") from None
+        raise ConfigError(f"{path}: {where}: {first['msg']}; profile again") from None
 
 
 def mismatches(profile: Profile, model: ModelConfig, dtype: str, page_tokens: int) -> Iterator[str]:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from engines.apex.attention import Pool
     from engines.backends.profile import OpSeconds, StepRig
 
-FULL_ROUNDS, QUICK_ROUNDS = 7, 3
-WORTH_REPEATING_S = 0.05  # a visit of a short step runs it several times, after once for nothing
-MOST_RUNS = 4
+FULL_ROUNDS, QUICK_ROUNDS = 5, 3
+WORTH_REPEATING_S = 0.05  # a visit of a short step runs it for so long, after once for nothing
+MOST_RUNS = 10
 ORDER_SEED = 7
 
 

@@ -1,0 +1,86 @@
+"""The steps that are timed are real ones: all ops, on pages that exist, through the executor that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from engines.apex.attention import Pool
+from engines.backends.profile import StepRig
+from engines.core.types import Capabilities, Tier, TierCapacity, Unit
+from engines.model.config import load_config
+from engines.model.llama import Llama
+from engines.model.weights import random_weights
+from harness.profile_grid import Bounds
+from harness.profile_loop import measure_overhead
+from harness.profile_points import ATTENTION, BETWEEN, FIRST, LAST, TO_ACCEL, TO_HOST, points_of
+from harness.profile_run import measure
+
+BLOCKS, HOST_BLOCKS = 24, 4
+SMALL = Bounds(max_batch_tokens=64, max_context=64, kv_tokens=BLOCKS * 16, quick=True)
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[StepRig]:
+    config = load_config("tiny-1m")
+    capabilities = Capabilities(config.layers, TierCapacity(BLOCKS, 16, 1), TierCapacity(HOST_BLOCKS, 64, 1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = StepRig(Llama(config, random_weights(config, 0)), capabilities, SMALL.most_rows + 4, 80)
+    yield made
+    made.close()
+    torch.set_num_threads(threads)
+
+
+def test_a_step_tells_of_every_kind_of_op(rig: StepRig) -> None:
+    took = rig.run(rig.lay_out(3, 40, ((33, 10), (8, 0)), samples=True))
+    assert took.keys() == {FIRST, ATTENTION, BETWEEN, LAST}
+    assert all(seconds > 0 for seconds in took.values())
+
+
+def test_moves_go_both_ways(rig: StepRig) -> None:
+    took = rig.run(rig.lay_out(2, 16, (), samples=False), rig.moves(50))
+    assert {TO_HOST, TO_ACCEL} <= took.keys()
+    assert {unit for _, unit in took} == {Unit.GPU, Unit.D2H, Unit.H2D}
+
+
+def test_pages_are_those_of_the_pool_and_go_round(rig: StepRig) -> None:
+    for _ in range(5):
+        batch = rig.lay_out(6, 60, ((20, 44),), samples=False)
+        rig.run(batch)
+        tables = rig.executor._tables
+        used = tables.blocks[:7, :4]
+        assert (used >= 0).all()
+        assert (used < BLOCKS).all()
+        assert len(set(used[0])) == 4, "one request's pages are its own"
+        assert tables.lengths[:7] == [4] * 7
+
+
+def test_memory_is_written_before_it_is_read(rig: StepRig) -> None:
+    """Untouched memory is one page of zeros in the cache, and reads as fast as nothing else does."""
+    for tier in (Tier.ACCEL, Tier.HOST):
+        store = rig._stores[tier]
+        assert (store.keys.abs().sum(dim=(2, 3, 4)) > 0).all()
+        assert (store.values.abs().sum(dim=(2, 3, 4)) > 0).all()
+
+
+def test_host_attention_runs_in_the_pool(rig: StepRig) -> None:
+    with Pool(1) as pool:
+        before_s = pool.busy_s
+        assert rig.host_attention(pool, 2, 100) > 0
+        assert pool.busy_s > before_s
+
+
+def test_rounds_cover_the_grid_and_the_loop_is_timed(rig: StepRig) -> None:
+    said: list[str] = []
+    with Pool(1) as pool:
+        samples = measure(rig, pool, SMALL, SMALL, said.append)
+    points = points_of(samples, SMALL)
+    assert {point.samples for point in points.decode_attention} == {3}
+    assert points.host_attention
+    assert [line.split(",")[0] for line in said] == ["warmed up", "round 1 of 3", "round 2 of 3", "round 3 of 3"]
+    overhead = measure_overhead(rig.executor, rig.clock, SMALL)
+    assert overhead.gaps[0].count == 1
+    assert overhead.step_s > 0
