@@ -8,8 +8,6 @@ starves for KV and preempts. Profiles and run folders stay.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +15,11 @@ from statistics import median
 
 from harness.errors import UnfitEnvironmentError
 from harness.experiment import Experiment
-from harness.profile_file import Profile, load_profile
+from harness.profile_apart import profiled_apart
+from harness.profile_file import Profile
 from harness.progress import Silence
 from harness.runner import run_experiment
-from harness.step_series import Agreement, StepSeries, compare
+from harness.step_series import Agreement, StepSeries, compare, series_of
 from results.query import load_run
 from results.schema import CellSummary, Status
 from results.store import read_steps
@@ -104,16 +103,8 @@ def race(setup: Setup) -> tuple[list[Profile], list[Row]]:
 
 
 def _profiled(setup: Setup, path: Path) -> Profile:
-    """In a process of its own, as cells are: what it pins and allocates goes with it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    program = "from harness.cli import main; main()"
-    limits = ["--max-batch-tokens", str(MAX_BATCH_TOKENS), "--max-context", str(MAX_CONTEXT)]
-    options = ["--model", setup.model, "--dtype", DTYPE, "--out", str(path), *limits]
-    command = [sys.executable, "-c", program, "profile", *options, *(["--quick"] if setup.quick else [])]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    if ended.returncode:
-        raise UnfitEnvironmentError(f"harness profile failed: {ended.stderr.strip()}")
-    return load_profile(path)
+    limits = {"max-batch-tokens": MAX_BATCH_TOKENS, "max-context": MAX_CONTEXT}
+    return profiled_apart(path, {"model": setup.model, "dtype": DTYPE, **limits}, setup.quick)
 
 
 def _capacity(setup: Setup, name: str, profile: Path) -> float:
@@ -152,11 +143,7 @@ def _figures(cell: CellSummary, cell_dir: Path) -> Served:
         tokens_per_s=cell.metrics["output_tokens_per_s"],
         preemptions=int(cell.metrics["preemptions"]),
         prediction_error=float((steps["predicted_s"].sum() - took_s) / took_s),
-        steps=StepSeries(
-            steps["started_s"].tolist(),
-            steps["ended_s"].tolist(),
-            (steps["decode_rows"] + steps["prefill_rows"]).tolist(),
-        ),
+        steps=series_of(steps),
     )
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.bench_vllm_sim import Prediction, Simulated, predicted, simulate
 from harness.config import load_experiment
 from harness.errors import UnfitEnvironmentError
 from harness.progress import Silence
 from harness.runner import run_experiment
 from harness.stats import MIN_PAIRS, Interval, paired_interval
+from harness.step_series import series_of
 from results.query import Run, load_run
 from results.schema import CellSummary, Status
 from results.store import read_steps
@@ -25,6 +27,7 @@ from results.store import read_steps
 CONFIGS = ("vllm_cpu", "vllm_cpu_0.5b")
 OURS, THEIRS = "gpu_only", "vllm"
 OUT = Path("runs")
+MAX_CONTEXT = 512  # of the profile: longer than any request here
 DECIDED = ("decode_rows", "prefill_rows", "prefill_tokens", "preempted", "running", "waiting", "accel_blocks_used")
 
 
@@ -60,6 +63,7 @@ class Race:
     tokens_held: bool
     ours_step: StepTime
     theirs_step: StepTime
+    prediction: Prediction
     run_dir: str
 
 
@@ -76,11 +80,12 @@ def races_of(config: str) -> list[Race]:
     experiment = load_experiment(config)
     outcome = run_experiment(experiment, OUT, Silence(), command=f"harness bench vllm ({config})")
     run = load_run(outcome.run_dir)
+    simulated = simulate(experiment, OUT, MAX_CONTEXT)
     workloads = dict.fromkeys(cell.workload for cell in run.cells)
-    return [_race(config, run, workload) for workload in workloads]
+    return [_race(config, run, workload, simulated[workload]) for workload in workloads]
 
 
-def _race(config: str, run: Run, workload: str) -> Race:
+def _race(config: str, run: Run, workload: str, simulated: Simulated) -> Race:
     pairs = _pairs(run, workload)
     if len(pairs) < 2:
         errors = "; ".join({cell.error for cell in run.cells if cell.error})
@@ -107,8 +112,19 @@ def _race(config: str, run: Run, workload: str) -> Race:
         tokens_held=all(cell.parity is not None and bool(cell.parity.held) for pair in pairs for cell in pair),
         ours_step=_step_time(run, ours),
         theirs_step=_step_time(run, theirs),
+        prediction=_prediction(run, workload, simulated, ours[-1], theirs[-1]),
         run_dir=str(run.folder.path),
     )
+
+
+def _prediction(run: Run, workload: str, simulated: Simulated, ours: CellSummary, theirs: CellSummary) -> Prediction:
+    label = run.manifest.label
+    observed = {
+        f"vllm [{label}]": series_of(steps_of(run, theirs)),
+        f"gpu_only [{label}]": series_of(steps_of(run, ours)),
+    }
+    picture = run.folder.path / f"{run.manifest.name}-{workload}-batches.svg"
+    return predicted(simulated, observed, int(theirs.metrics["preemptions"]), picture)
 
 
 def _pairs(run: Run, workload: str) -> list[tuple[CellSummary, CellSummary]]:
@@ -156,8 +172,15 @@ def _lines(race: Race) -> list[str]:
         f"  preemptions {_counts(race.ours_preemptions)} and {_counts(race.theirs_preemptions)}; {decided}; {tokens}",
         f"  a step of gpu_only: {_split(race.ours_step)}",
         f"  a step of vllm:     {_split(race.theirs_step)}",
-        f"  {race.run_dir}",
+        f"  simulated with a profile of gpu_only: {race.prediction.simulated_preemptions} preemptions; batch over time "
+        f"off by {race.prediction.batch_difference:.1%} of vllm's mean batch{_correlation(race.prediction)}",
+        f"  {race.run_dir}, {race.prediction.picture}",
     ]
+
+
+def _correlation(prediction: Prediction) -> str:
+    known = prediction.batch_correlation
+    return "" if known is None else f", correlation {known:.3f}"
 
 
 def _counts(counts: Sequence[int]) -> str:

@@ -81,10 +81,22 @@ def _reads_little(shape: Shape) -> bool:
 
 
 def _attention(runs: Sequence[OpSeconds], usual_s: Sequence[float]) -> list[float]:
-    """With what the op after it took beyond its usual."""
-    usual = float(np.median(usual_s))
-    extra = max(0.0, float(np.median(of(BETWEEN, runs))) - usual)
-    return [seconds + extra for seconds in of(ATTENTION, runs)]
+    """With what the op after it took beyond its usual, where that stands out of the noise.
+
+    Linear ops may be a hundred times longer than attention over little KV: their noise must not become its cost.
+    """
+    (low_s, after_s, high_s), (usual_low_s, usually_s, usual_high_s) = (
+        _quartiles(of(BETWEEN, runs)),
+        _quartiles(usual_s),
+    )
+    extra = after_s - usually_s
+    stands_out = extra > max(high_s - low_s, usual_high_s - usual_low_s)
+    return [seconds + (extra if stands_out else 0.0) for seconds in of(ATTENTION, runs)]
+
+
+def _quartiles(seconds: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = np.percentile(seconds, [25, 50, 75]).tolist()
+    return first, second, third
 
 
 def _sampling(decodes: Steps, last: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,6 +32,12 @@ class StepSeries:
             raise ValueError("a series needs at least one step, and as many starts as ends and batch sizes")
         if not self.ended_s[-1] > self.started_s[0]:
             raise ValueError("a series has to take some time")
+
+
+def series_of(steps: pd.DataFrame) -> StepSeries:
+    """From the columns of steps.parquet: whoever has a row in a step is in its batch."""
+    batch = steps["decode_rows"] + steps["prefill_rows"]
+    return StepSeries(steps["started_s"].tolist(), steps["ended_s"].tolist(), batch.tolist())
 
 
 @dataclass(frozen=True, slots=True)
