@@ -129,7 +129,10 @@ def _served(setup: Setup, name: str, backend: str, profile: Path, rate_per_s: fl
             "emulation": {"mode": "native"},
         }
     )
-    run = load_run(run_experiment(experiment, setup.out, Silence(), command="harness bench native-sim").run_dir)
+    outcome = run_experiment(experiment, setup.out, Silence(), command="harness bench native-sim")
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    run = load_run(outcome.run_dir)
     [cell] = run.cells
     if cell.status is not Status.OK:
         raise UnfitEnvironmentError(f"{name} on {backend}: {cell.error}")

@@ -138,6 +138,8 @@ def profile(
         out, backend.value, model, dtype, accel_cores, max_batch_tokens, max_context, page_tokens, quick
     )
     found = measure(request, out, lambda line: typer.echo(line, err=True))
+    if "load_warning" in found.machine:
+        typer.echo(f"warning: {found.machine['load_warning']}", err=True)
     typer.echo("\n".join([*lines(found.accuracy), f"{out}: written"]))
 
 

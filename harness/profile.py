@@ -72,8 +72,9 @@ def _claimed(request: Request) -> Iterator[Pool | None]:
     from harness.real import claim_cores
 
     allowed = allowed_cores()
-    claimed = claim_cores(request.accel_cores) if request.backend == "cpu" else ()
-    spare = [core for core in allowed if core not in claimed][: request.host_threads]
+    spare = allowed[len(allowed) - request.host_threads :]
+    if request.backend == "cpu":
+        claim_cores(request.accel_cores)
     try:
         if not spare:
             yield None

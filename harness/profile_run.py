@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engines.backends.profile import OpSeconds, StepRig
 
 FULL_ROUNDS, QUICK_ROUNDS = 5, 3
-WORTH_REPEATING_S = 0.05  # a visit of a short step runs it for so long, after once for nothing
+WORTH_REPEATING_S = 0.03  # a visit of a short step runs it for so long, after once for nothing
 MOST_RUNS = 10
 ORDER_SEED = 7
 

@@ -39,9 +39,10 @@ OpSeconds = dict[tuple[OpKind, Unit], float]
 
 
 class StepRig:
-    """`slots` requests whose tokens and pages are there already, in any mixture of decodes and chunks."""
+    """`slots` requests whose tokens and pages are there already, for any mixture of decodes and chunks."""
 
     def __init__(self, model: Llama, capabilities: Capabilities, slots: int, sequence_tokens: int) -> None:
+        self._config = model.config
         self._took: dict[tuple[OpKind, Unit], list[float]] = {}
         self.clock = MonotonicClock()
         device = torch.device(model.device.type)
@@ -56,20 +57,20 @@ class StepRig:
             self.executor.register(slot, draw.integers(0, model.config.vocab_size, sequence_tokens).tolist())
         self._pages = {tier: _Pages(capabilities.tier(tier), draw) for tier in (Tier.ACCEL, Tier.HOST)}
         self._bound: tuple[int, ...] = ()
+        self._changes = BlockChanges()  # of the next step
         self._step = 0
 
-    def lay_out(self, rows: int, context: int, chunks: Sequence[tuple[int, int]], samples: bool) -> "Batch":
+    def lay_out(self, rows: int, context: int, chunks: Sequence[tuple[int, int]], samples: bool) -> Batch:
         """Bind slots to pages for `rows` decodes with `context` tokens each, and chunks of (length, start)."""
         tokens = [context] * rows + [start + length for length, start in chunks]
         pages = [self._pages[Tier.ACCEL].take(count) for count in tokens]
-        changes = BlockChanges(
+        self._changes = BlockChanges(
             ends=self._bound,
             starts=tuple(SlotStart(slot, slot, Tier.ACCEL) for slot in range(len(tokens))),
             grown_slots=tuple(slot for slot, taken in enumerate(pages) for _ in taken),
             grown_blocks=tuple(page for taken in pages for page in taken),
         )
         self._bound = tuple(range(len(tokens)))
-        self._changes = changes
         prefills = tuple(
             PrefillChunk(rows + index, rows + index, start, length, samples)
             for index, (length, start) in enumerate(chunks)
@@ -93,15 +94,15 @@ class StepRig:
 
     def host_attention(self, pool: native.Pool, rows: int, context: int) -> float:
         """Seconds of one layer's attention in the host's threads; mean over the layers, so that pages are cold."""
-        model, store = self.executor._model.config, self._stores[Tier.HOST]
+        store, heads, head_dim = self._stores[Tier.HOST], self._config.query_heads, self._config.head_dim
         taken = [self._pages[Tier.HOST].take(context) for _ in range(rows)]
         table = torch.tensor(taken, dtype=torch.int32)
         contexts = torch.full((rows,), context, dtype=torch.int32)
-        query = torch.randn(rows, model.query_heads, model.head_dim).to(store.keys.dtype)
+        query = torch.randn(rows, heads, head_dim).to(store.keys.dtype)
         out = torch.empty_like(query)
         begin_s = stopwatch()
         for keys, values in zip(store.keys, store.values, strict=True):
-            native.decode_attention(query, keys, values, table, contexts, out, model.head_dim**-0.5, pool)
+            native.decode_attention(query, keys, values, table, contexts, out, head_dim**-0.5, pool)
         return (stopwatch() - begin_s) / len(store.keys)
 
     def close(self) -> None:
