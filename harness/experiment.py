@@ -203,7 +203,6 @@ class Experiment(Section):
             raise MistakesError(mistakes)
         return self
 
-
     def _profile_problems(self) -> Iterator[str]:
         """Why the profile has no place in this experiment, or says nothing about its model."""
         from engines.model.config import load_config
