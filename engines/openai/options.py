@@ -39,7 +39,9 @@ class OpenAi:
     prompt: Literal["token_ids", "text", "chat"] = "token_ids"
     tokenizer: str = ""  # a folder, for text and chat
     api_key_env: str = DEFAULT_KEY_ENV  # the variable that holds the key, where one is wanted
-    extra_body: Mapping[str, Any] = field(default_factory=dict)  # further fields of every request
+    extra_body: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # further fields of every request; no secrets, it is written down
     connect_timeout_s: float = 10.0
     silence_timeout_s: float = 120.0  # no byte for so long
     request_timeout_s: float = 600.0  # the whole request, waiting for another try included

@@ -5,6 +5,7 @@ The exceptions of aiohttp carry the request's headers, key included, so that non
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import socket
@@ -93,6 +94,8 @@ def _phrase(status: int) -> str:
 def _reason(error: OSError) -> str:
     """In the system's words: asyncio's repeat the address. Names and certificates have numbers of their own."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if cause.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{os.strerror(cause.errno)}; set max_connections, or raise ulimit -n"
     if cause.errno and not isinstance(cause, socket.gaierror | ssl.SSLError):
         return os.strerror(cause.errno)
     return cause.strerror or str(cause) or type(cause).__name__

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -81,7 +81,7 @@ class Wire:
             await self._reader.read()
 
 
-Script = Callable[[Ask, Wire], Awaitable[None]]
+Script = Callable[[Ask, Wire], Coroutine[Any, Any, None]]
 
 
 @dataclass

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import socket
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,7 @@ from tests.openai.scripts import (
     which,
 )
 from tests.openai.server import Ask, Script, Server, Wire, error_body
-from tests.openai.worlds import served
+from tests.openai.worlds import outcome, prompt_of, served, workload
 
 KEY = "sk-of-the-test"
 
@@ -156,6 +159,80 @@ def test_a_connection_that_is_not_accepted_in_time(tmp_path: Path) -> None:
         finally:
             for each in waiting:
                 each.close()
+
+
+class Paper(Wire):
+    """What goes over a wire, on paper: all of it, and without HTTP's frames."""
+
+    def __init__(self) -> None:
+        self.requests = 1
+        self.framed = self.events = b""
+
+    async def raw(self, data: bytes) -> None:
+        self.framed += data
+
+    async def piece(self, data: bytes) -> None:
+        self.events += data
+        await super().piece(data)
+
+
+def whole_answer() -> Paper:
+    paper = Paper()
+    options = {"return_token_ids": True, "stream_options": {"include_usage": True}}
+    body = {"model": "m", "prompt": prompt_of(0), "max_tokens": 5, **options}
+    asyncio.run(correct()(Ask("completions", {}, body, 0), paper))
+    return paper
+
+
+def spoilt(data: bytearray, draw: random.Random) -> bytes:
+    """Some bytes lost, doubled, changed or put in."""
+    for _ in range(draw.randint(1, 3)):
+        place, end = draw.randrange(len(data)), draw.randint(1, 30)
+        match draw.randrange(4):
+            case 0:
+                del data[place : place + end]
+            case 1:
+                data[place:place] = data[place : place + end]
+            case 2:
+                data[place] = draw.randrange(256)
+            case _:
+                data[place:place] = draw.randbytes(end)
+    return bytes(data)
+
+
+def spoilt_answer(seed: int, right: Paper) -> Script:
+    """Anywhere: in the status and the frames, or in frames that are right, in the events and their JSON."""
+    draw = random.Random(seed)
+    framed = spoilt(bytearray(right.framed), draw)
+    events = spoilt(bytearray(right.events), draw)
+    cuts = [0, *sorted(draw.randrange(len(events)) for _ in range(seed % 7)), len(events)]
+
+    async def script(ask: Ask, wire: Wire) -> None:
+        if seed % 2:
+            await wire.raw(framed)
+        else:
+            await wire.open_stream()
+            for begin, end in pairwise(cuts):
+                if begin < end:
+                    await wire.piece(events[begin:end])
+            await wire.raw(b"0\r\n\r\n")
+        wire.hang_up()
+
+    return script
+
+
+def test_whatever_is_wrong_with_the_bytes_it_is_a_fault_or_an_answer(tmp_path: Path) -> None:
+    count, right = 120, whole_answer()
+    scripts = {number: spoilt_answer(number, right) for number in range(count)}
+    prompts = {number: prompt_of(number) for number in range(count)}
+    work = workload(*[(0.005 * number, prompts[number], 5) for number in range(count)])
+    with Server(faulty(scripts), probed=correct()) as server:
+        found = outcome(server, tmp_path, work, prompts, silence_timeout_s=5)
+    assert found.breaches == []
+    assert {reason.partition(": ")[0] for reason in found.reasons.values()} <= set(Fault)
+    assert found.statuses.count("failed") > count / 2
+    assert "finished" in found.statuses, "some of it does not matter"
+    assert all(len(found.answers[row["request_id"]]) == 5 for row in found.rows if row["status"] == "finished")
 
 
 # --- trying again -----------------------------------------------------------------------------------------------------
