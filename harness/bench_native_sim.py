@@ -83,7 +83,7 @@ def main(as_json: bool) -> None:
     for each in held_out:
         print(f"{setup.model} profile, held out: median error {each.median_error:.1%}, p95 {each.p95_error:.1%}")
     for row in rows:
-        print("\n".join(_lines(row)))
+        print("\n".join(words(row)))
 
 
 def race(setup: Setup) -> tuple[list[Profile], list[Row]]:
@@ -99,7 +99,7 @@ def race(setup: Setup) -> tuple[list[Profile], list[Row]]:
                 rates[name] = LOAD * _capacity(setup, name, path)
             native, simulated = (_served(setup, name, backend, path, rates[name]) for backend in ("cpu", "sim"))
             pairs.append((native, simulated))
-    return profiles, [_row(name, rates[name], pairs) for name, pairs in found.items()]
+    return profiles, [row_of(name, rates[name], pairs) for name, pairs in found.items()]
 
 
 def _profiled(setup: Setup, path: Path) -> Profile:
@@ -150,7 +150,7 @@ def _figures(cell: CellSummary, cell_dir: Path) -> Served:
     )
 
 
-def _row(name: str, rate_per_s: float, pairs: Sequence[tuple[Served, Served]]) -> Row:
+def row_of(name: str, rate_per_s: float, pairs: Sequence[tuple[Served, Served]]) -> Row:
     ratios = [simulated.tokens_per_s / native.tokens_per_s for native, simulated in pairs]
     agreements = [compare(native.steps, simulated.steps) for native, simulated in pairs]
     return Row(
@@ -175,7 +175,7 @@ def _correlation(agreements: Sequence[Agreement]) -> float | None:
     return median(known) if known else None
 
 
-def _lines(row: Row) -> list[str]:
+def words(row: Row) -> list[str]:
     def listed(values: Sequence[float]) -> str:
         return ", ".join(f"{value:.0f}" for value in values)
 
