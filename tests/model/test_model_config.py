@@ -111,7 +111,7 @@ def test_a_folder_we_cannot_run_is_refused(tmp_path: Path, changes: dict[str, An
 
 
 def test_mistaken_names_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"did you mean llama-2-7b\? known shapes: llama-2-13b, "):
+    with pytest.raises(ModelError, match=r"did you mean llama-2-7b\? known shapes: llama-0.5b, llama-2-13b, "):
         load_config("llama2-7b")
     with pytest.raises(ModelError, match="unknown model 'zzz': known shapes"):
         load_config("zzz")
