@@ -141,7 +141,10 @@ def _ours(server: Server, folder: Path, scratch: Path, requests: int) -> Taken:
             ],
         }
     )
-    run = load_run(run_experiment(experiment, scratch / "runs", Silence()).run_dir)
+    outcome = run_experiment(experiment, scratch / "runs", Silence())
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    run = load_run(outcome.run_dir)
     (cell,) = run.cells
     if cell.status is not Status.OK or cell.metrics["finished_requests"] < requests:
         raise UnfitEnvironmentError(f"our client did not finish: {cell.error or cell.notes}")

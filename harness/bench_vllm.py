@@ -79,6 +79,8 @@ def main(as_json: bool) -> None:
 def races_of(config: str) -> list[Race]:
     experiment = load_experiment(config)
     outcome = run_experiment(experiment, OUT, Silence(), command=f"harness bench vllm ({config})")
+    if outcome.interrupted:
+        raise KeyboardInterrupt
     run = load_run(outcome.run_dir)
     simulated = simulate(experiment, OUT, MAX_CONTEXT)
     workloads = dict.fromkeys(cell.workload for cell in run.cells)
