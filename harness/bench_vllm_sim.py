@@ -38,8 +38,8 @@ class Prediction:
     picture: str
 
 
-def simulate(experiment: Experiment, out: Path, max_context: int) -> dict[str, Simulated]:
-    """By workload; with a profile made now, because a machine drifts."""
+def simulate(experiment: Experiment, out: Path, max_context: int, coarse: bool = False) -> dict[str, Simulated]:
+    """By workload; with a profile made now, because a machine drifts. `coarse`: a grid of few points."""
     budget, profile = experiment.budget, out / f"{experiment.name}-profile.json"
     options = {
         "model": experiment.model,
@@ -49,7 +49,7 @@ def simulate(experiment: Experiment, out: Path, max_context: int) -> dict[str, S
         "max-batch-tokens": budget.max_batch_tokens,
         "max-context": max_context,
     }
-    profiled_apart(profile, options)
+    profiled_apart(profile, options, coarse)
     engines = tuple(engine for engine in experiment.engines if engine.kind == "gpu_only")
     changes = {"name": f"{experiment.name}_sim", "backend": "sim", "engines": engines, "profile": str(profile)}
     measure = experiment.measure.model_copy(update={"repeats": 1})
