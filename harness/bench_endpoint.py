@@ -189,9 +189,9 @@ def _ours(server: Server, folder: Path, scratch: Path, requests: int) -> list[Se
     # A cell's times start at its own zero. Its records were written out when the last request had ended.
     ended_s = (folder_of_cell / REQUESTS_FILE).stat().st_mtime - time.time() + time.perf_counter()
     origin_s = ended_s - max(times[-1] for times in rows.token_times_s)
+    columns = zip(rows.arrival_s.tolist(), rows.first_token_s.tolist(), rows.token_times_s, strict=True)
     return [
-        Seen(origin_s + row.arrival_s, row.first_token_s - row.arrival_s, tuple(np.diff(row.token_times_s).tolist()))
-        for row in rows.itertuples()
+        Seen(origin_s + sent_s, first_s - sent_s, tuple(np.diff(times).tolist())) for sent_s, first_s, times in columns
     ]
 
 

@@ -36,6 +36,8 @@ MOST_REQUESTS = 64
 MOST_TOKENS = 8192
 # Some ten seconds; of large models fewer requests are checked.
 MOST_FLOPS = {"cpu": 5e11, "endpoint": 5e11, "cuda": 2e13}
+# By how much a CPU without 16-bit instructions takes longer. Still, one request is worth the full time.
+SLOW_HALVES = 5
 MOST_WEIGHT_BYTES = 2 << 30
 MEMORY_COPIES = 3  # the weights as drawn, as written and as transformers holds them
 
@@ -87,13 +89,24 @@ def choose(spec: CellSpec, requests: Sequence[Request], has_prompts: bool, no_to
     if why_none:
         return Sample(frozenset(), len(timed), why_none)
     most_fed = MOST_FLOPS[spec.backend] / (2 * load_config(spec.model).parameters)
+    slowed = SLOW_HALVES if _is_slow(spec) else 1
     for count in range(min(MOST_REQUESTS, len(timed)), 0, -1):
         chosen = [timed[(2 * index + 1) * len(timed) // (2 * count)] for index in range(count)]
         generated = sum(request.output_tokens for request in chosen)
-        if generated <= MOST_TOKENS and generated + sum(request.prompt_tokens for request in chosen) <= most_fed:
+        fed = generated + sum(request.prompt_tokens for request in chosen)
+        if generated <= MOST_TOKENS and fed <= most_fed / (slowed if count > 1 else 1):
             return Sample(frozenset(request.request_id for request in chosen), len(timed))
     why_none = "there are no timed requests" if not timed else f"every request is too long for {spec.model} to check"
     return Sample(frozenset(), len(timed), why_none)
+
+
+def _is_slow(spec: CellSpec) -> bool:
+    if spec.dtype == "float32" or spec.backend == "cuda":
+        return False
+    from harness.oracle import halves_are_slow
+    from harness.real import DTYPES
+
+    return halves_are_slow(DTYPES[spec.dtype])
 
 
 def _why_none(spec: CellSpec, has_prompts: bool) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from harness.oracle import Opinion
 from harness.parity import MOST_TOKENS, Difference, Sample, check, choose, verdict, write_answers
@@ -55,6 +56,20 @@ def test_long_answers_are_checked_whole_or_not_at_all(spec: CellSpec) -> None:
     sample = choose(spec, requests(100, output=3000), True)
     assert len(sample.request_ids) == MOST_TOKENS // 3000
     assert choose(spec, requests(100, output=9000), True).why_none == "every request is too long for tiny-1m to check"
+
+
+def test_fewer_are_checked_where_16_bit_is_slow_but_one_at_least(
+    spec: CellSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = replace(spec, model="llama-0.5b", dtype="bfloat16")  # 1 GFLOP per token, so 500 tokens are in the limit
+
+    def checked(capability: str, output: int) -> int:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        return len(choose(half, requests(12, prompt=10, output=output), True).request_ids)
+
+    assert checked("AVX512", 10) == 10
+    assert checked("AVX2", 10) in (4, 5)
+    assert checked("AVX2", 400) == 1
 
 
 @pytest.mark.parametrize(
