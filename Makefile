@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard engines/apex/csrc/*)
 
 .DEFAULT_GOAL := run
-.PHONY: run test check lint types format install vllm-cpu vllm-cuda clean
+.PHONY: run test check lint types format install sanitize vllm-cpu vllm-cuda ggml-cpu clean
 
 # Every target goes through this stamp: a second call starts at once, a change of dependencies or C++ reinstalls.
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
@@ -31,6 +31,16 @@ $(VLLM)/.cpu: engines/vllm/requirements-cpu.txt
 	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
+# ggml, for `harness bench attention`: compiled here for this machine. Its Python package brings the library.
+GGML := .venv-ggml
+
+ggml-cpu: $(GGML)/.cpu
+
+$(GGML)/.cpu: engines/ggml/requirements-cpu.txt
+	test -x $(GGML)/bin/python || $(PYTHON) -m venv $(GGML)
+	$(GGML)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 $(VLLM)/.cuda:
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet "$(VLLM_CUDA)"
@@ -41,6 +51,10 @@ run: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The native tests once more, with the extension built for the address, undefined-behaviour and thread sanitizers.
+sanitize: install
+	$(BIN)/python -m tests.sanitize
 
 check: lint types
 
@@ -58,4 +72,4 @@ format: install
 	$(BIN)/clang-format -i engines/apex/csrc/*.cc engines/apex/csrc/*.h
 
 clean:
-	rm -rf $(VENV) $(VLLM) build
+	rm -rf $(VENV) $(VLLM) $(GGML) build

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from engines.apex.memory import large_pages
 from engines.core.types import BlockChanges, Tier, TierCapacity
 
 
@@ -25,10 +26,15 @@ class PagedKv:
 
     def __init__(self, shape: KvShape, capacity: TierCapacity, device: torch.device, pin: bool = False) -> None:
         size = (shape.layers, capacity.blocks, shape.kv_heads, capacity.page_tokens, shape.head_dim)
-        # Zeros, not empty: a page read before it is written must be wrong in the same way every time.
-        self.keys = torch.zeros(size, dtype=shape.dtype, device=device, pin_memory=pin)
-        self.values = torch.zeros(size, dtype=shape.dtype, device=device, pin_memory=pin)
+        self.keys, self.values = (_zeros(size, shape.dtype, device, pin) for _ in range(2))
         self.page_tokens = capacity.page_tokens
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, pin: bool) -> torch.Tensor:
+    """Zeros, not empty: a page read before it is written must be wrong in the same way every time."""
+    if device.type == "cpu" and not pin:
+        return large_pages(size, dtype)
+    return torch.zeros(size, dtype=dtype, device=device, pin_memory=pin)
 
 
 class BlockTables:

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -243,6 +245,23 @@ def test_closing_while_others_submit() -> None:
         thread.join(timeout=30)
         assert not thread.is_alive()
     assert not wrong
+
+
+@pytest.mark.parametrize("spin_us", [0, 1000])
+def test_a_starved_pool_ends_all_the_same(spin_us: int) -> None:
+    """More threads than cores, and other processes on all of them."""
+    cores = len(os.sched_getaffinity(0))
+    batch = reference.random_batch((300, 40, 7))
+    expected, _ = batch.attend()
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cores)]
+    try:
+        with Pool(4 * cores, spin_us=spin_us) as pool:
+            for _ in range(20):
+                assert torch.equal(batch.attend(pool)[0], expected)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_idle_threads_sleep() -> None:

@@ -44,6 +44,7 @@ constexpr float kInfinity = __builtin_inff();
 #include "kernel_score.h"
 #include "kernel_attend.h"
 #include "kernel_finish.h"
+#include "kernel_read.h"
 // clang-format on
 
 // The heads of a group in blocks of four, two and one; the rows of the tile stay in the first-level cache in between.
@@ -162,6 +163,6 @@ void convert(const void* source, Dtype source_dtype, void* out, Dtype out_dtype,
 
 }  // namespace
 
-const Kernels kKernels = {NAME_OF(KERNEL_ISA), load_query, attend, finish, blend, convert};
+const Kernels kKernels = {NAME_OF(KERNEL_ISA), load_query, attend, finish, blend, convert, read};
 
 }  // namespace apex::KERNEL_ISA

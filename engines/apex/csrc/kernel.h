@@ -21,6 +21,10 @@ inline constexpr int kPadFloats = 16;
 // Whether rows of the next tile are prefetched by instructions. What is best depends on the machine: see kernel.cc.
 enum class Prefetch : int32_t { kAuto, kAlways, kNever };
 
+// How memory is read when nothing but reading it counts: front to back, the same with prefetches by instructions, and
+// four parts side by side. Which is fastest depends on the machine.
+enum class ReadPattern : int32_t { kForward, kAhead, kFourParts };
+
 // The part of one sequence that one thread attends to, for the query heads that share one K/V head.
 struct Segment {
   const char* keys;          // page 0 of this K/V head; rows of a page are contiguous: [page_tokens, head_dim]
@@ -68,6 +72,9 @@ struct Kernels {
 
   // out = source over `count` elements, converting between float dtypes (to nearest even).
   void (*convert)(const void* source, Dtype source_dtype, void* out, Dtype out_dtype, int64_t count);
+
+  // Reads a range once. What it returns means nothing but must be used.
+  uint64_t (*read)(const char* data, int64_t bytes, ReadPattern pattern);
 };
 
 }  // namespace apex

@@ -3,6 +3,7 @@
 // engines/apex/_cpu.pyi is its typed face; keep both in step.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -18,6 +19,7 @@
 #include "merge.h"
 #include "paging.h"
 #include "pool_binding.h"
+#include "stream.h"
 
 namespace nb = nanobind;
 
@@ -150,6 +152,28 @@ void set_prefetch(const std::string& mode) {
   raise_value_error("mode: expected auto, always or never, got '" + mode + "'");
 }
 
+constexpr const char* kReadPatterns[] = {"forward", "ahead", "four_parts"};
+
+ReadPattern read_pattern(const std::string& name) {
+  for (int i = 0; i < 3; ++i) {
+    if (name == kReadPatterns[i]) return static_cast<ReadPattern>(i);
+  }
+  raise_value_error("pattern: expected forward, ahead or four_parts, got '" + name + "'");
+}
+
+std::pair<double, int64_t> time_reading(nb::handle memory, const std::string& pattern,
+                                        const std::vector<int64_t>& cores) {
+  const Tensor tensor = describe(memory, "memory", Access::kRead);
+  if (tensor.rank != 1 || tensor.strides[0] != 1) raise_value_error("memory: expected one contiguous dimension");
+  const std::vector<int> checked = checked_cores(cores, static_cast<int64_t>(cores.size()));
+  if (checked.empty()) raise_value_error("cores: expected at least one");
+  const ReadPattern how = read_pattern(pattern);
+  const nb::gil_scoped_release unlocked;
+  const ReadTime time =
+      read_stream(tensor.data, tensor.shape[0] * tensor.element_bytes(), how, checked, active_kernels());
+  return {time.seconds, time.bytes};
+}
+
 }  // namespace
 
 void define_module(nb::module_& m) {
@@ -173,6 +197,8 @@ void define_module(nb::module_& m) {
         "Copies tokens of one sequence between stores.");
   m.def("merge_partials", &merge_partials, arg("out_a"), arg("lse_a"), arg("out_b"), arg("lse_b"), arg("out"),
         arg("lse_out") = nb::none(), "Merges attentions over two disjoint parts of a context.");
+  m.def("time_reading", &time_reading, arg("memory"), arg("pattern"), arg("cores"),
+        "Seconds that one pinned thread per core takes to read its share of the memory, and the bytes read.");
 }
 
 }  // namespace apex

@@ -1,21 +1,15 @@
 #include "pool.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <system_error>
 
 #include "affinity.h"
+#include "monotonic.h"
 
 namespace apex {
 
 namespace {
-
-int64_t now_ns() {
-  // The same clock as Python's time.monotonic() on Linux.
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 // Tells the core that this is a spin loop: it saves power and leaves the pipeline to a sibling thread.
 void relax() {
@@ -31,13 +25,13 @@ template <class Ready>
 bool spin(int64_t limit_ns, Ready ready) {
   if (ready()) return true;
   if (limit_ns <= 0) return false;
-  const int64_t end = now_ns() + limit_ns;
+  const int64_t end = monotonic_ns() + limit_ns;
   do {
     for (int i = 0; i < 16; ++i) {
       if (ready()) return true;
       relax();
     }
-  } while (now_ns() < end);
+  } while (monotonic_ns() < end);
   return ready();
 }
 
@@ -98,11 +92,11 @@ bool Pool::wait_for_job(uint64_t next) {
 }
 
 void Pool::run(Slot& slot, int worker) {
-  const int64_t began = now_ns();
+  const int64_t began = monotonic_ns();
   int64_t unset = 0;
   slot.began_ns.compare_exchange_strong(unset, began, std::memory_order_relaxed);
   const bool completed = slot.job.run(worker);
-  const int64_t ended = now_ns();
+  const int64_t ended = monotonic_ns();
   busy_ns_.fetch_add(ended - began, std::memory_order_relaxed);
   if (completed) {
     slot.ended_ns.store(ended, std::memory_order_relaxed);
@@ -127,7 +121,7 @@ uint64_t Pool::submit(const DecodeArguments& arguments, const Kernels& kernels) 
   slot.job.prepare(arguments, kernels, thread_count_);
   // No thread can complete a job without pieces: it is over before it begins.
   const bool empty = arguments.query.rows == 0;
-  const int64_t over_ns = empty ? now_ns() : 0;
+  const int64_t over_ns = empty ? monotonic_ns() : 0;
   slot.began_ns.store(over_ns, std::memory_order_relaxed);
   slot.ended_ns.store(over_ns, std::memory_order_relaxed);
   slot.inside.store(thread_count_, std::memory_order_relaxed);

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -23,6 +24,12 @@ class PoolBinding {
   bool done(int64_t ticket);
   void wait(int64_t ticket);
   std::pair<double, double> span(int64_t ticket);
+  // Runs one job `repeats` times, `pause_us` after the one before. Per job, in seconds: the call of submit(), from its
+  // start until the first thread begins, and from the last thread's end until wait() returns.
+  std::vector<std::array<double, 3>> time_dispatch(nanobind::handle query, nanobind::handle key_pages,
+                                                   nanobind::handle value_pages, nanobind::handle page_table,
+                                                   nanobind::handle context_lens, nanobind::handle out, float scale,
+                                                   int64_t repeats, int64_t pause_us);
   double busy_s() const { return static_cast<double>(pool_.busy_ns()) * 1e-9; }
   int threads() const { return pool_.threads(); }
   bool closed() const { return pool_.closed(); }
@@ -41,6 +48,9 @@ class PoolBinding {
   Pool pool_;
   Kept kept_[Pool::kSlots];
 };
+
+// Raises unless every core has a number, and a different one, and there are `threads` of them.
+std::vector<int> checked_cores(const std::vector<int64_t>& cores, int64_t threads);
 
 void define_pool(nanobind::module_& m);
 
