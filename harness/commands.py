@@ -25,6 +25,7 @@ class Bench(StrEnum):
     NATIVE_SIM = "native-sim"
     VLLM = "vllm"
     ENDPOINT = "endpoint"
+    ATTENTION = "attention"
 
 
 def generate(
@@ -128,6 +129,7 @@ def profile(
     max_context: Annotated[int | None, typer.Option(min=64, help="2048, or the model's own limit.")] = None,
     page_tokens: Annotated[int, typer.Option(min=1)] = 16,
     quick: Annotated[bool, typer.Option("--quick", help="A coarse grid, fewer rounds.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Not with the other units busy: half the time.")] = False,
 ) -> None:
     """Measure what a model's ops take on this machine: a cost table for sim, and for predictions."""
     from harness.profile import profile as measure
@@ -135,12 +137,13 @@ def profile(
     from harness.profile_request import checked_request
 
     request = checked_request(
-        out, backend.value, model, dtype, accel_cores, max_batch_tokens, max_context, page_tokens, quick
+        out, backend.value, model, dtype, accel_cores, max_batch_tokens, max_context, page_tokens, quick, not alone
     )
     found = measure(request, out, lambda line: typer.echo(line, err=True))
     if "load_warning" in found.machine:
         typer.echo(f"warning: {found.machine['load_warning']}", err=True)
-    typer.echo("\n".join([*lines(found.accuracy), f"{out}: written"]))
+    beside = lines(found.accuracy_beside, "others busy") if found.accuracy_beside else ()
+    typer.echo("\n".join([*lines(found.accuracy), *beside, f"{out}: written"]))
 
 
 def bench(what: Annotated[Bench, typer.Argument()], as_json: JsonOption = False) -> None:
