@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,12 @@ from engines.core.profile_table import ProfileTable
 from engines.core.types import Capabilities, TierCapacity
 from harness.environment import allowed_cores, git_state, machine_facts, versions
 from harness.profile_accuracy import accuracy_of
-from harness.profile_file import Profile, measurements, save_profile
+from harness.profile_dispatch import measure_dispatch
+from harness.profile_file import Accuracy, Points, Profile, measurements, save_profile
 from harness.profile_loop import measure_overhead
 from harness.profile_points import points_of
 from harness.profile_request import Request
-from harness.profile_run import measure, rounds_of
+from harness.profile_run import Samples, measure, rounds_of, thread_counts
 from harness.sizing import HOST_PAGE_TOKENS
 
 if TYPE_CHECKING:
@@ -43,16 +44,24 @@ def measured(request: Request, say: Callable[[str], None]) -> Profile:
 
     machine = machine_facts()  # its load is that of the others as long as nothing runs here
     bounds, shape = request.bounds, request.shape
-    with _claimed(request) as pool:
+    with _claimed(request) as pools:
         say(f"loading {request.model}")
         model = open_model(
             request.model, request.dtype, request.backend, 0, bounds.max_context + 1, bounds.max_batch_tokens
         )
         rig = StepRig(model, _capabilities(request), bounds.most_rows + SPARE_SLOTS, bounds.max_context + 1)
-        samples = measure(rig, pool, bounds, request.host_bounds, say)
-        overhead = measure_overhead(rig.executor, rig.clock, bounds)
+        samples, beside = measure(rig, pools, bounds, request.host_bounds, request.beside, say)
+        dispatch = measure_dispatch(rig, pools[-1]) if pools else None
+        overhead = measure_overhead(rig.executor, rig.clock, bounds).model_copy(update={"dispatch": dispatch})
         rig.close()
-    points = points_of(samples, bounds)
+
+    def known(found: Samples) -> tuple[Points, Accuracy]:
+        points = points_of(found, bounds, request.host_bounds)
+        table = ProfileTable(measurements(points, overhead))
+        return points, accuracy_of(found, table, bounds, shape.layers, request.host_bounds)
+
+    points, accuracy = known(samples)
+    points_beside, accuracy_beside = known(beside) if beside else (None, None)
     return Profile(
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         setting=request.setting(rounds_of(bounds)),
@@ -60,14 +69,16 @@ def measured(request: Request, say: Callable[[str], None]) -> Profile:
         versions=versions(),
         git_commit=git_state()[0],
         points=points,
+        beside=points_beside,
         overhead=overhead,
-        accuracy=accuracy_of(samples, ProfileTable(measurements(points, overhead)), bounds, shape.layers),
+        accuracy=accuracy,
+        accuracy_beside=accuracy_beside,
     )
 
 
 @contextmanager
-def _claimed(request: Request) -> Iterator[Pool | None]:
-    """The accelerator's cores for this thread, the others for the host's pool; given back in the end."""
+def _claimed(request: Request) -> Iterator[list[Pool]]:
+    """The accelerator's cores for this thread, the others for pools of more and more threads; given back in the end."""
     from engines.apex.attention import Pool
     from harness.real import claim_cores
 
@@ -76,11 +87,8 @@ def _claimed(request: Request) -> Iterator[Pool | None]:
     if request.backend == "cpu":
         claim_cores(request.accel_cores)
     try:
-        if not spare:
-            yield None
-            return
-        with Pool(len(spare), spare) as pool:
-            yield pool
+        with ExitStack() as stack:
+            yield [stack.enter_context(Pool(count, spare[:count])) for count in thread_counts(len(spare))]
     finally:
         os.sched_setaffinity(0, allowed)
 

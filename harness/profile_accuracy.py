@@ -12,20 +12,23 @@ import numpy as np
 
 from engines.core.cost import CostTable
 from harness.profile_file import Accuracy, HeldOut
-from harness.profile_grid import Bounds, Shape, held_out
+from harness.profile_grid import Bounds, Shape, held_out, host_held_out
 from harness.profile_points import ATTENTION, BETWEEN, FIRST, LAST, of
 
 if TYPE_CHECKING:
     from engines.backends.profile import OpSeconds
     from harness.profile_run import Samples
 
-STEP = "step"
+STEP, HOST = "step", "host attention"
 GOAL_MEDIAN, GOAL_P95 = 0.05, 0.15
 
 
-def accuracy_of(samples: Samples, table: CostTable, bounds: Bounds, layers: int) -> Accuracy:
+def accuracy_of(
+    samples: Samples, table: CostTable, bounds: Bounds, layers: int, host_bounds: Bounds | None = None
+) -> Accuracy:
     """Over all parts; whole steps are listed, but would count everything twice."""
     found = [each for shape in held_out(bounds) for each in _held_out(shape, samples.steps[shape], table, layers)]
+    found += _host_held_out(samples, table, host_bounds or bounds)
     median, p95 = errors([each for each in found if each.what != STEP])
     return Accuracy(median_error=median, p95_error=p95, held_out=tuple(found))
 
@@ -36,14 +39,14 @@ def errors(found: Sequence[HeldOut]) -> tuple[float, float]:
     return median, p95
 
 
-def lines(accuracy: Accuracy) -> Iterator[str]:
+def lines(accuracy: Accuracy, where: str = "alone") -> Iterator[str]:
     """For a terminal: a line per part of a step."""
     kinds = dict.fromkeys(each.what for each in accuracy.held_out)
     for kind in kinds:
         median, p95 = errors([each for each in accuracy.held_out if each.what == kind])
-        yield f"held out, {kind}: median error {median:.1%}, p95 {p95:.1%}"
+        yield f"held out, {where}, {kind}: median error {median:.1%}, p95 {p95:.1%}"
     yield (
-        f"held out, all parts: median error {accuracy.median_error:.1%} (goal {GOAL_MEDIAN:.0%}), "
+        f"held out, {where}, all parts: median error {accuracy.median_error:.1%} (goal {GOAL_MEDIAN:.0%}), "
         f"p95 {accuracy.p95_error:.1%} (goal {GOAL_P95:.0%})"
     )
 
@@ -70,3 +73,17 @@ def _held_out(shape: Shape, runs: Sequence[OpSeconds], table: CostTable, layers:
             measured_s=sum(times * measured[op] for op, times in ops.items()),
             predicted_s=sum(times * predicted[op] for op, times in ops.items()),
         )
+
+
+def _host_held_out(samples: Samples, table: CostTable, bounds: Bounds) -> Iterator[HeldOut]:
+    """With all the host's threads, as the table has it."""
+    threads = max((threads for threads, _, _ in samples.host), default=0)
+    for rows, context in host_held_out(bounds):
+        found = samples.host.get((threads, rows, context))
+        if found:
+            yield HeldOut(
+                what=HOST,
+                at=f"{rows} x {context}",
+                measured_s=float(np.median(found)),
+                predicted_s=table.host_attention_s(rows, rows * context),
+            )

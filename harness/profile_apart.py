@@ -14,10 +14,11 @@ PROGRAM = "from harness.cli import main; main()"
 
 
 def profiled_apart(path: Path, options: Mapping[str, object], quick: bool = False) -> Profile:
-    """`options`: those of `harness profile`, by their names without the dashes."""
+    """`options`: those of `harness profile`, by their names without the dashes. Only what ops take alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-c", PROGRAM, "profile", "--out", str(path), *words, *(["--quick"] if quick else [])]
+    flags = ["--alone", *(["--quick"] if quick else [])]
+    command = [sys.executable, "-c", PROGRAM, "profile", *flags, "--out", str(path), *words]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
         raise UnfitEnvironmentError(f"harness profile failed: {ended.stderr.strip()}")

@@ -3,7 +3,7 @@
 Versioned; a reader refuses other versions, and other models, dtypes and page sizes than its own, in one line. What the
 numbers become is engines/core/profile_table.py's; measuring is profile_run.py's.
 
-Version 1: the first.
+Version 1: the first. Version 2: host attention by number of threads; every op once more with the other units busy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.fields import AT_LEAST_ONE, Count, Section
 from results.errors import ResultsError
 from results.files import read_json, write_json
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 KIND: Final = "op profile"
 DECIDE_COSTS = ("vocab_size", "hidden_size", "ffn_size", "layers", "query_heads", "kv_heads", "head_dim")
 
@@ -58,6 +58,14 @@ class RowsPoint(Spread):
         return self.rows, self.context
 
 
+class HostPoint(RowsPoint):
+    threads: Count
+
+    @property
+    def key(self) -> tuple[int, int, int]:  # type: ignore[override]
+        return self.threads, self.rows, self.context
+
+
 class ChunkPoint(Spread):
     length: Count
     start: Whole
@@ -79,7 +87,7 @@ class Points(Section):
     head: Counts  # what sampling adds to it
     decode_attention: Annotated[tuple[RowsPoint, ...], AT_LEAST_ONE]
     prefill_attention: Annotated[tuple[ChunkPoint, ...], AT_LEAST_ONE]
-    host_attention: tuple[RowsPoint, ...]  # empty: there was no core beside the accelerator's
+    host_attention: tuple[HostPoint, ...]  # empty: there was no core beside the accelerator's
     move_to_host: Counts
     move_to_accel: Counts
 
@@ -92,12 +100,21 @@ class Points(Section):
         return self
 
 
+class Dispatch(Section):
+    """Medians of one job of host attention that has next to nothing to read; its threads still spin."""
+
+    submit_s: Seconds  # what the caller pays
+    wake_s: Seconds  # from the call until the first thread begins
+    return_s: Seconds  # from the last thread's end until wait() returns
+
+
 class Overhead(Section):
     """Between the end of a step and the start of the next, in the loop that serves, by how many decode."""
 
     step_s: Seconds
     token_s: Seconds
     gaps: Counts
+    dispatch: Dispatch | None = None  # None: there was no core beside the accelerator's
 
 
 class HeldOut(Section):
@@ -140,7 +157,7 @@ class Setting(Section):
 
 
 class Profile(Section):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     kind: Literal["op profile"] = KIND
     label: Literal["measured"] = "measured"
     created_utc: str
@@ -149,15 +166,22 @@ class Profile(Section):
     versions: dict[str, Any]
     git_commit: str | None
     points: Points
+    beside: Points | None  # accelerator and moves while the host attends, host attention while the accelerator works
     overhead: Overhead
     accuracy: Accuracy
+    accuracy_beside: Accuracy | None
 
-    def table(self) -> ProfileTable:
+    def table(self, beside: bool = False) -> ProfileTable:
         """A new one with each call: what is simulated and what a policy believes are never one object."""
-        return ProfileTable(measurements(self.points, self.overhead))
+        points = self.beside if beside else self.points
+        if points is None:
+            raise ConfigError("this profile was made with --alone: it knows nothing of units that work side by side")
+        return ProfileTable(measurements(points, self.overhead))
 
 
 def measurements(points: Points, overhead: Overhead) -> Measurements:
+    """Host attention with all the threads there were."""
+    threads = max((point.threads for point in points.host_attention), default=0)
     return Measurements(
         first=_knots(points.first),
         between=_knots(points.between),
@@ -165,7 +189,9 @@ def measurements(points: Points, overhead: Overhead) -> Measurements:
         head=_knots(points.head),
         decode={point.key: point.median_s for point in points.decode_attention},
         prefill={point.key: point.median_s for point in points.prefill_attention},
-        host={point.key: point.median_s for point in points.host_attention},
+        host={
+            (point.rows, point.context): point.median_s for point in points.host_attention if point.threads == threads
+        },
         to_host=_knots(points.move_to_host),
         to_accel=_knots(points.move_to_accel),
         step_overhead_s=overhead.step_s,

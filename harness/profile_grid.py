@@ -111,6 +111,23 @@ def held_out(bounds: Bounds) -> list[Shape]:
     return [shape for shape in dict.fromkeys(drawn) if shape not in seen]
 
 
+def host_points(bounds: Bounds) -> list[tuple[int, int]]:
+    """(rows, context of each) of host attention."""
+    ratio = 8.0 if bounds.quick else 3.0
+    return [
+        (rows, context)
+        for rows in ladder(1, bounds.most_rows, ratio)
+        for context in sorted({*ladder(SHORTEST_CONTEXT, bounds.longest_context(rows), ratio)})
+    ]
+
+
+def host_held_out(bounds: Bounds) -> list[tuple[int, int]]:
+    draw = Random(HELD_OUT_SEED + 1)
+    drawn = [_decodes(draw, bounds) for _ in range(4 if bounds.quick else 12)]
+    seen = set(host_points(bounds))
+    return [key for key in dict.fromkeys((shape.rows, shape.context) for shape in drawn) if key not in seen]
+
+
 def moved_tokens(bounds: Bounds) -> list[int]:
     return ladder(SHORTEST_CONTEXT, bounds.max_context, 8.0 if bounds.quick else 2.5)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from engines.core.pipeline import OpKind
 from engines.core.types import Unit
-from harness.profile_file import ChunkPoint, CountPoint, Points, RowsPoint
-from harness.profile_grid import SHORTEST_CONTEXT, Bounds, Shape, knots
+from harness.profile_file import ChunkPoint, CountPoint, HostPoint, Points, RowsPoint
+from harness.profile_grid import SHORTEST_CONTEXT, Bounds, Shape, host_points, knots
 
 if TYPE_CHECKING:
     from engines.backends.profile import OpSeconds
@@ -31,8 +31,8 @@ FIRST, ATTENTION, BETWEEN, LAST = (
 TO_HOST, TO_ACCEL = (OpKind.MOVE, Unit.D2H), (OpKind.MOVE, Unit.H2D)
 
 
-def points_of(samples: Samples, bounds: Bounds) -> Points:
-    """The grid's points; what was held out stays out."""
+def points_of(samples: Samples, bounds: Bounds, host_bounds: Bounds | None = None) -> Points:
+    """The grid's points; what was held out stays out. `host_bounds`: those of the host's pages, where they differ."""
     known: Steps = {shape: samples.steps[shape] for shape in knots(bounds)}
     decodes: Steps = {shape: runs for shape, runs in known.items() if shape.rows}
     chunks: Steps = {shape: runs for shape, runs in known.items() if not shape.rows}
@@ -53,7 +53,10 @@ def points_of(samples: Samples, bounds: Bounds) -> Points:
             for length, start in shape.chunks
         ),
         host_attention=tuple(
-            RowsPoint(rows=rows, context=context, **_spread(found)) for (rows, context), found in samples.host.items()
+            HostPoint(threads=threads, rows=rows, context=context, **_spread(samples.host[threads, rows, context]))
+            for threads in sorted({threads for threads, _, _ in samples.host})
+            for rows, context in host_points(host_bounds or bounds)
+            if (threads, rows, context) in samples.host
         ),
         move_to_host=counted({tokens: of(TO_HOST, runs) for tokens, runs in samples.moves.items()}),
         move_to_accel=counted({tokens: of(TO_ACCEL, runs) for tokens, runs in samples.moves.items()}),

@@ -39,6 +39,7 @@ class Request:
     max_context: int | None  # None: 2048, or what the model can
     page_tokens: int
     quick: bool
+    beside: bool = True  # every op once more while the other units are busy; needs a core for the host
 
     @cached_property
     def shape(self) -> ModelConfig:
@@ -95,6 +96,7 @@ def checked_request(
     max_context: int | None = None,
     page_tokens: int = 16,
     quick: bool = False,
+    beside: bool = True,
 ) -> Request:
     """ConfigError with every reason why it cannot be measured, or not be written."""
     if backend not in get_args(ProfiledBackend):
@@ -110,6 +112,7 @@ def checked_request(
         max_context,
         page_tokens,
         quick,
+        beside,
     )
     problems = [*_mistakes(request, out)]
     if problems:

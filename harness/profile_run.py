@@ -1,4 +1,4 @@
-"""Visits every point round by round and keeps what each visit found.
+"""Visits every point round by round and keeps what each visit found: alone, and with the other units busy.
 
 One round visits all points once, in an order of its own, so that a machine's drift spreads over the points instead of
 bending the curves. The first round warms up and is dropped. What becomes of the samples is profile_points.py's.
@@ -7,14 +7,15 @@ bending the curves. The first round warms up and is dropped. What becomes of the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.profile_grid import Bounds, Shape, held_out, knots, ladder, moved_tokens
+from harness.profile_beside import Neighbour
+from harness.profile_grid import Bounds, Shape, held_out, host_held_out, host_points, knots, ladder, moved_tokens
 
 if TYPE_CHECKING:
     from engines.apex.attention import Pool
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FULL_ROUNDS, QUICK_ROUNDS = 5, 3
 WORTH_REPEATING_S = 0.03  # a visit of a short step runs it for so long, after once for nothing
 MOST_RUNS = 10
+HOST_RUNS = 3
 ORDER_SEED = 7
 
 
@@ -32,62 +34,91 @@ class Samples:
 
     steps: dict[Shape, list[OpSeconds]] = field(default_factory=lambda: defaultdict(list))
     moves: dict[int, list[OpSeconds]] = field(default_factory=lambda: defaultdict(list))
-    host: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    host: dict[tuple[int, int, int], list[float]] = field(default_factory=lambda: defaultdict(list))  # threads first
+
+
+Visit = Callable[[Samples, Samples], None]  # puts what it found into those alone and those beside
 
 
 def measure(
-    rig: StepRig, pool: Pool | None, bounds: Bounds, host_bounds: Bounds, say: Callable[[str], None]
-) -> Samples:
-    """All rounds. `pool`: the host's threads for attention, None where there is no core for them."""
-    visits: list[Callable[[Samples], None]] = []
-    visits += [_step_visit(rig, shape) for shape in [*knots(bounds), *held_out(bounds)]]
-    visits += [_move_visit(rig, tokens) for tokens in moved_tokens(bounds)]
-    if pool is not None:
-        visits += [_host_visit(rig, pool, rows, context) for rows, context in host_points(host_bounds)]
+    rig: StepRig,
+    pools: Sequence[Pool],
+    bounds: Bounds,
+    host_bounds: Bounds,
+    beside: bool,
+    say: Callable[[str], None],
+) -> tuple[Samples, Samples | None]:
+    """All rounds. `pools`: the host's threads for attention, the most last; none where there is no core for them."""
+    neighbour = Neighbour(rig, pools[-1], bounds, host_bounds) if beside and pools else None
+    visits: list[Visit] = [_step_visit(rig, shape, neighbour) for shape in [*knots(bounds), *held_out(bounds)]]
+    visits += [_move_visit(rig, tokens, neighbour) for tokens in moved_tokens(bounds)]
+    for pool in pools:
+        points = [*host_points(host_bounds), *(host_held_out(host_bounds) if pool is pools[-1] else ())]
+        visits += [_host_visit(rig, pool, rows, context) for rows, context in points]
+        if neighbour and pool is pools[-1]:
+            visits += [_host_visit_beside(pool, rows, context, neighbour) for rows, context in points]
     rounds = rounds_of(bounds)
-    order, samples = Random(ORDER_SEED), Samples()
+    order, alone, together = Random(ORDER_SEED), Samples(), Samples()
     for number in range(rounds + 1):
         order.shuffle(visits)
-        found = Samples() if number == 0 else samples
+        found = (Samples(), Samples()) if number == 0 else (alone, together)
         for visit in visits:
-            visit(found)
-        say("warmed up" if number == 0 else f"round {number} of {rounds}, {len(visits)} points each")
-    return samples
+            visit(*found)
+        say("warmed up" if number == 0 else f"round {number} of {rounds}, {len(visits)} visits each")
+    return alone, together if neighbour else None
 
 
 def rounds_of(bounds: Bounds) -> int:
     return QUICK_ROUNDS if bounds.quick else FULL_ROUNDS
 
 
-def host_points(bounds: Bounds) -> list[tuple[int, int]]:
-    ratio = 8.0 if bounds.quick else 4.0
-    return [
-        (rows, context)
-        for rows in ladder(1, bounds.most_rows, ratio)
-        for context in sorted({*ladder(16, bounds.longest_context(rows), ratio)})
-    ]
+def thread_counts(most: int) -> list[int]:
+    return ladder(1, most, 2.0) if most else []
 
 
-def _step_visit(rig: StepRig, shape: Shape) -> Callable[[Samples], None]:
-    def visit(samples: Samples) -> None:
+def _step_visit(rig: StepRig, shape: Shape, neighbour: Neighbour | None) -> Visit:
+    def visit(alone: Samples, beside: Samples) -> None:
         batch = rig.lay_out(shape.rows, shape.context, shape.chunks, shape.samples)
-        samples.steps[shape].append(_settled(lambda: rig.run(batch)))
+        found = _settled(lambda: rig.run(batch))
+        alone.steps[shape].append(found)
+        if neighbour:
+            step_s = rig.step_seconds
+            beside.steps[shape].append(_settled(lambda: neighbour.beside(lambda: rig.run(batch), step_s)))
 
     return visit
 
 
-def _move_visit(rig: StepRig, tokens: int) -> Callable[[Samples], None]:
-    def visit(samples: Samples) -> None:
+def _move_visit(rig: StepRig, tokens: int, neighbour: Neighbour | None) -> Visit:
+    def visit(alone: Samples, beside: Samples) -> None:
         batch = rig.lay_out(2, 16, (), samples=False)
-        samples.moves[tokens].append(_settled(lambda: rig.run(batch, rig.moves(tokens))))
+        alone.moves[tokens].append(_settled(lambda: rig.run(batch, rig.moves(tokens))))
+        if neighbour:
+            step_s = rig.step_seconds
+            run = lambda: neighbour.beside(lambda: rig.run(batch, rig.moves(tokens)), step_s)  # noqa: E731
+            beside.moves[tokens].append(_settled(run))
 
     return visit
 
 
-def _host_visit(rig: StepRig, pool: Pool, rows: int, context: int) -> Callable[[Samples], None]:
-    def visit(samples: Samples) -> None:
-        runs = [rig.host_attention(pool, rows, context) for _ in range(3)]
-        samples.host[rows, context].append(float(np.median(runs)))
+def _host_visit(rig: StepRig, pool: Pool, rows: int, context: int) -> Visit:
+    from engines.backends.profile import job_seconds
+
+    def visit(alone: Samples, beside: Samples) -> None:
+        jobs = rig.host_jobs(rows, context)
+        runs = []
+        for _ in range(HOST_RUNS):
+            tickets = jobs.submit(pool, jobs.MOST)
+            pool.wait(tickets[-1])
+            runs.append(job_seconds(pool, tickets))
+        alone.host[pool.threads, rows, context].append(float(np.median(runs)))
+
+    return visit
+
+
+def _host_visit_beside(pool: Pool, rows: int, context: int, neighbour: Neighbour) -> Visit:
+    def visit(alone: Samples, beside: Samples) -> None:
+        runs = [neighbour.host_attention(rows, context) for _ in range(HOST_RUNS)]
+        beside.host[pool.threads, rows, context].append(float(np.median(runs)))
 
     return visit
 

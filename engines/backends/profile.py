@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engines.apex import attention as native
 from engines.backends.buffers import PagedKv
@@ -35,6 +36,7 @@ from engines.core.types import (
 from engines.model.llama import Llama
 
 PAGES_IN_A_ROW = 8  # a pool in use hands out short runs of neighbours, neither one long stretch nor single pages
+JobArguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float]  # of submit_decode_attention
 OpSeconds = dict[tuple[OpKind, Unit], float]
 
 
@@ -59,6 +61,7 @@ class StepRig:
         self._bound: tuple[int, ...] = ()
         self._changes = BlockChanges()  # of the next step
         self._step = 0
+        self.step_seconds = 0.0  # of the last one, whole
 
     def lay_out(self, rows: int, context: int, chunks: Sequence[tuple[int, int]], samples: bool) -> Batch:
         """Bind slots to pages for `rows` decodes with `context` tokens each, and chunks of (length, start)."""
@@ -82,7 +85,9 @@ class StepRig:
         self._took.clear()
         self._step += 1
         changes, self._changes = self._changes, BlockChanges()
+        begin_s = stopwatch()
         self.executor.run(StepPlan(self._step, Mode.GPU_ONLY, (batch,), changes, moves))
+        self.step_seconds = stopwatch() - begin_s
         return {key: sum(seconds) / len(seconds) for key, seconds in self._took.items()}
 
     def moves(self, tokens: int) -> tuple[Move, Move]:
@@ -92,24 +97,51 @@ class StepRig:
         back = Move(1, Tier.HOST, host.take(tokens), Tier.ACCEL, accel.take(tokens), tokens)
         return out, back
 
-    def host_attention(self, pool: native.Pool, rows: int, context: int) -> float:
-        """Seconds of one layer's attention in the host's threads; mean over the layers, so that pages are cold."""
-        store, heads, head_dim = self._stores[Tier.HOST], self._config.query_heads, self._config.head_dim
+    def host_jobs(self, rows: int, context: int) -> "HostJobs":
+        """Attention of `rows` requests over the host's pages, layer after layer."""
         taken = [self._pages[Tier.HOST].take(context) for _ in range(rows)]
-        table = torch.tensor(taken, dtype=torch.int32)
-        contexts = torch.full((rows,), context, dtype=torch.int32)
-        query = torch.randn(rows, heads, head_dim).to(store.keys.dtype)
-        out = torch.empty_like(query)
-        begin_s = stopwatch()
-        for keys, values in zip(store.keys, store.values, strict=True):
-            native.decode_attention(query, keys, values, table, contexts, out, head_dim**-0.5, pool)
-        return (stopwatch() - begin_s) / len(store.keys)
+        return HostJobs(self._stores[Tier.HOST], self._config.query_heads, taken, context)
 
     def close(self) -> None:
         self.executor.close()
 
     def _note(self, step: int, op: Op, start_s: float, end_s: float) -> None:
         self._took.setdefault((op.kind, op.unit), []).append(end_s - start_s)
+
+
+class HostJobs:
+    """Jobs of one shape for the host's threads: one layer each, so that pages are cold."""
+
+    MOST = 14  # in flight: the pool has room for 16, and one goes ahead of them
+
+    def __init__(self, store: PagedKv, heads: int, pages: Sequence[Sequence[int]], context: int) -> None:
+        self._store = store
+        self._table = torch.tensor(pages, dtype=torch.int32)
+        self._contexts = torch.full((len(pages),), context, dtype=torch.int32)
+        self._query = torch.randn(len(pages), heads, store.keys.shape[-1]).to(store.keys.dtype)
+        self._out = torch.empty_like(self._query)
+        self._layer = 0
+
+    @property
+    def arguments(self) -> "JobArguments":
+        """Of the next job."""
+        keys, values = self._store.keys[self._layer], self._store.values[self._layer]
+        return self._query, keys, values, self._table, self._contexts, self._out, keys.shape[-1] ** -0.5
+
+    def submit(self, pool: native.Pool, count: int) -> list[int]:
+        """Tickets; the layers go round."""
+        return [self._submit_one(pool) for _ in range(count)]
+
+    def _submit_one(self, pool: native.Pool) -> int:
+        ticket = pool.submit_decode_attention(*self.arguments)
+        self._layer = (self._layer + 1) % len(self._store.keys)
+        return ticket
+
+
+def job_seconds(pool: native.Pool, tickets: Sequence[int]) -> float:
+    """Of one of several jobs that ran one after the other: from the first one's begin to the last one's end."""
+    spans = [pool.span(ticket) for ticket in tickets]
+    return (spans[-1][1] - spans[0][0]) / len(spans)
 
 
 class _Pages:

@@ -6,14 +6,16 @@ from engines.core.pipeline import OpKind
 from engines.core.profile_table import ProfileTable
 from engines.core.types import Unit
 from harness.profile_accuracy import accuracy_of
-from harness.profile_file import CountPoint, Overhead, Profile, ProfiledBackend, measurements
-from harness.profile_grid import Bounds, Shape, held_out, knots, moved_tokens
+from harness.profile_file import Accuracy, CountPoint, Overhead, Points, Profile, ProfiledBackend, measurements
+from harness.profile_grid import Bounds, Shape, held_out, host_held_out, host_points, knots, moved_tokens
 from harness.profile_points import ATTENTION, BETWEEN, FIRST, LAST, TO_ACCEL, TO_HOST, points_of
 from harness.profile_request import Request
-from harness.profile_run import Samples, host_points
+from harness.profile_run import Samples
 
 MODEL = "tiny-1m"
 LAYERS = 4
+HOST_THREADS = 2
+BESIDE = 1.25  # what every op takes longer with the other units busy
 STEP_OVERHEAD_S, TOKEN_OVERHEAD_S = 3e-4, 4e-6
 BOUNDS = Bounds(max_batch_tokens=256, max_context=512, kv_tokens=8192)
 
@@ -56,24 +58,37 @@ def step_of(shape: Shape) -> dict[tuple[OpKind, Unit], float]:
     }
 
 
-def samples(bounds: Bounds = BOUNDS, rounds: int = 2) -> Samples:
+def host_s(threads: int, rows: int, context: int) -> float:
+    return 1e-5 + 1e-7 * rows * context / threads
+
+
+def samples(bounds: Bounds = BOUNDS, rounds: int = 2, slower: float = 1.0) -> Samples:
     found = Samples()
     for _ in range(rounds):
         for shape in [*knots(bounds), *held_out(bounds)]:
-            found.steps[shape].append(step_of(shape))
+            found.steps[shape].append({key: slower * seconds for key, seconds in step_of(shape).items()})
         for tokens in moved_tokens(bounds):
-            found.moves[tokens].append({TO_HOST: 1e-5 + 1e-7 * tokens, TO_ACCEL: 2e-5 + 2e-7 * tokens})
-        for rows, context in host_points(bounds):
-            found.host[rows, context].append(1e-5 + 1e-7 * rows * context)
+            moved = {TO_HOST: 1e-5 + 1e-7 * tokens, TO_ACCEL: 2e-5 + 2e-7 * tokens}
+            found.moves[tokens].append({key: slower * seconds for key, seconds in moved.items()})
+        for threads in range(1, HOST_THREADS + 1):
+            for rows, context in host_points(bounds):
+                found.host[threads, rows, context].append(slower * host_s(threads, rows, context))
+        for rows, context in host_held_out(bounds):
+            found.host[HOST_THREADS, rows, context].append(slower * host_s(HOST_THREADS, rows, context))
     return found
 
 
 def made_profile(backend: ProfiledBackend = "cpu", accel_cores: int = 1, model: str = MODEL) -> Profile:
     request = Request(backend, model, "float32", accel_cores, 256, 512, 16, False)
-    found, gap = samples(), STEP_OVERHEAD_S + TOKEN_OVERHEAD_S
-    points = points_of(found, BOUNDS)
+    gap = STEP_OVERHEAD_S + TOKEN_OVERHEAD_S
     gaps = (CountPoint(count=1, p10_s=gap, median_s=gap, p90_s=gap, samples=3),)
     overhead = Overhead(step_s=STEP_OVERHEAD_S, token_s=TOKEN_OVERHEAD_S, gaps=gaps)
+    alone, beside = samples(), samples(slower=BESIDE)
+    points, points_beside = points_of(alone, BOUNDS), points_of(beside, BOUNDS)
+
+    def judged(found: Samples, points: Points) -> Accuracy:
+        return accuracy_of(found, ProfileTable(measurements(points, overhead)), BOUNDS, LAYERS)
+
     return Profile(
         created_utc="2026-11-25T12:00:00+00:00",
         setting=request.setting(2),
@@ -81,6 +96,8 @@ def made_profile(backend: ProfiledBackend = "cpu", accel_cores: int = 1, model: 
         versions={"python": "3"},
         git_commit=None,
         points=points,
+        beside=points_beside,
         overhead=overhead,
-        accuracy=accuracy_of(found, ProfileTable(measurements(points, overhead)), BOUNDS, LAYERS),
+        accuracy=judged(alone, points),
+        accuracy_beside=judged(beside, points_beside),
     )

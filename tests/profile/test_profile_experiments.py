@@ -119,7 +119,7 @@ def test_a_profile_of_another_version(call: Call, write: Write, profile_file: Pa
     answer = call("validate", "--config", write(hardware=None, dtype="float32", profile=str(profile_file)))
     assert answer.code == 2
     [line] = answer.errors
-    assert "version 9, this harness reads 1" in line
+    assert "version 9, this harness reads 2" in line
 
 
 def test_a_plan_of_native_cells_says_how_long(call: Call, write: Write, profile_file: Path) -> None:

@@ -47,7 +47,7 @@ def twice(raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda raw: raw.update(schema_version=2), "version 2, this harness reads 1; profile again"),
+        (lambda raw: raw.update(schema_version=1), "version 1, this harness reads 2; profile again"),
         (lambda raw: raw.pop("schema_version"), "version None"),
         (lambda raw: raw.update(kind="a diary"), "no profile"),
         (lambda raw: raw.pop("overhead"), "overhead"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engines.core.profile_table import ProfileTable
+from harness.errors import ConfigError
 from harness.profile_accuracy import accuracy_of, lines
 from harness.profile_file import CountPoint, measurements
 from harness.profile_grid import knots
@@ -50,7 +51,27 @@ def test_a_table_of_a_smooth_machine_predicts_it() -> None:
     accuracy = laws.made_profile().accuracy
     assert accuracy.median_error < 0.01
     assert accuracy.p95_error < 0.05
-    assert {each.what for each in accuracy.held_out} == {"first", "layer", "last layer", "step"}
+    assert {each.what for each in accuracy.held_out} == {"first", "layer", "last layer", "step", "host attention"}
+
+
+def test_what_ops_take_beside_each_other_has_a_table_of_its_own() -> None:
+    profile = laws.made_profile()
+    alone, beside = profile.table(), profile.table(beside=True)
+    assert beside.linear_s(37) == pytest.approx(laws.BESIDE * alone.linear_s(37))
+    assert beside.host_attention_s(8, 8 * 100) == pytest.approx(laws.BESIDE * alone.host_attention_s(8, 8 * 100))
+    assert profile.accuracy_beside is not None
+    assert profile.accuracy_beside.median_error < 0.01
+    lonely = profile.model_copy(update={"beside": None})
+    with pytest.raises(ConfigError, match="--alone"):
+        lonely.table(beside=True)
+
+
+def test_the_table_knows_the_host_with_all_its_threads() -> None:
+    profile = laws.made_profile()
+    assert {point.threads for point in profile.points.host_attention} == {1, 2}
+    rows, context = 4, 100
+    expected = laws.host_s(2, rows, context)
+    assert profile.table().host_attention_s(rows, rows * context) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_machine_that_changed_shows_in_the_errors() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from engines.apex.attention import Pool
-from engines.backends.profile import StepRig
+from engines.backends.profile import OpSeconds, StepRig, job_seconds
 from engines.core.types import Capabilities, Tier, TierCapacity, Unit
 from engines.model.config import load_config
 from engines.model.llama import Llama
 from engines.model.weights import random_weights
+from harness.profile_beside import Neighbour
+from harness.profile_dispatch import measure_dispatch
 from harness.profile_grid import Bounds
 from harness.profile_loop import measure_overhead
 from harness.profile_points import ATTENTION, BETWEEN, FIRST, LAST, TO_ACCEL, TO_HOST, points_of
-from harness.profile_run import measure
+from harness.profile_run import measure, thread_counts
 
 BLOCKS, HOST_BLOCKS = 24, 4
 SMALL = Bounds(max_batch_tokens=64, max_context=64, kv_tokens=BLOCKS * 16, quick=True)
@@ -69,18 +72,64 @@ def test_memory_is_written_before_it_is_read(rig: StepRig) -> None:
 def test_host_attention_runs_in_the_pool(rig: StepRig) -> None:
     with Pool(1) as pool:
         before_s = pool.busy_s
-        assert rig.host_attention(pool, 2, 100) > 0
+        tickets = rig.host_jobs(2, 100).submit(pool, 5)
+        pool.wait(tickets[-1])
+        assert job_seconds(pool, tickets) > 0
         assert pool.busy_s > before_s
+
+
+def test_the_host_attends_for_as_long_as_a_step_is_timed(rig: StepRig) -> None:
+    """However wrong the guess of how long that takes."""
+    with Pool(1) as pool:
+        neighbour = Neighbour(rig, pool, SMALL, SMALL)
+        batch = rig.lay_out(3, 40, ((33, 10),), samples=True)
+        seen: list[float] = []
+
+        def run() -> OpSeconds:
+            begin_s = pool.busy_s
+            found = rig.run(batch)
+            time.sleep(0.02)
+            seen.append(pool.busy_s - begin_s)
+            return found
+
+        found = neighbour.beside(run, step_s=1e-9)
+        assert found.keys() == {FIRST, ATTENTION, BETWEEN, LAST}
+        assert len(seen) > 1, "2 ms of work do not cover 20 ms"
+
+
+def test_the_accelerator_works_for_as_long_as_host_attention_is_timed(rig: StepRig) -> None:
+    with Pool(1) as pool:
+        before = rig._step
+        assert Neighbour(rig, pool, SMALL, SMALL).host_attention(2, 60) > 0
+        assert rig._step > before + 1
+
+
+def test_a_job_s_dispatch_is_timed(rig: StepRig) -> None:
+    with Pool(1) as pool:
+        found = measure_dispatch(rig, pool)
+    assert 0 < found.submit_s < 1
 
 
 def test_rounds_cover_the_grid_and_the_loop_is_timed(rig: StepRig) -> None:
     said: list[str] = []
-    with Pool(1) as pool:
-        samples = measure(rig, pool, SMALL, SMALL, said.append)
-    points = points_of(samples, SMALL)
-    assert {point.samples for point in points.decode_attention} == {3}
-    assert points.host_attention
+    with Pool(1) as one, Pool(2) as two:
+        alone, beside = measure(rig, [one, two], SMALL, SMALL, True, said.append)
+    assert beside is not None
+    for samples, threads in ((alone, {1, 2}), (beside, {2})):
+        points = points_of(samples, SMALL)
+        assert {point.samples for point in points.decode_attention} == {3}
+        assert {point.threads for point in points.host_attention} == threads
+        assert points.move_to_host
     assert [line.split(",")[0] for line in said] == ["warmed up", "round 1 of 3", "round 2 of 3", "round 3 of 3"]
     overhead = measure_overhead(rig.executor, rig.clock, SMALL)
     assert overhead.gaps[0].count == 1
     assert overhead.step_s > 0
+
+
+def test_without_a_core_for_the_host_there_is_nothing_beside(rig: StepRig) -> None:
+    alone, beside = measure(rig, [], SMALL, SMALL, True, lambda line: None)
+    assert beside is None
+    assert not points_of(alone, SMALL).host_attention
+    assert thread_counts(0) == []
+    assert thread_counts(6)[0] == 1
+    assert thread_counts(6)[-1] == 6
