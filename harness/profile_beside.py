@@ -31,12 +31,14 @@ class Neighbour:
 
     def beside(self, run: Callable[[], OpSeconds], step_s: float) -> OpSeconds:
         """What `run` returns, with the host attending from before it begins until after it has ended."""
+        from engines.backends.profile import job_seconds
+
         seconds = max(LEAD_S, MARGIN * step_s)
         while True:
-            last = self._busy_host(seconds)
+            tickets = self._busy_host(seconds)
             found = run()
-            covered = not self._pool.done(last)
-            self._pool.wait(last)
+            covered = not self._pool.done(tickets[-1])
+            job_seconds(self._pool, tickets)
             if covered:
                 return found
             seconds *= 2
@@ -55,12 +57,12 @@ class Neighbour:
             rig.run(batch)
         return job_seconds(self._pool, tickets)
 
-    def _busy_host(self, seconds: float) -> int:
-        """Gives the host's threads work for so long; the last job's ticket."""
+    def _busy_host(self, seconds: float) -> list[int]:
+        """Gives the host's threads work for so long."""
         from engines.backends.profile import HostJobs
 
         jobs = self._rig.host_jobs(self._rows_for(seconds / HostJobs.MOST), self._busy_context)
-        return jobs.submit(self._pool, jobs.MOST)[-1]
+        return jobs.submit(self._pool, jobs.MOST)
 
     def _rows_for(self, seconds: float) -> int:
         return min(LONGEST_JOB_ROWS, max(1, round(seconds / self._row_s)))
@@ -69,7 +71,5 @@ class Neighbour:
         from engines.backends.profile import job_seconds
 
         jobs = self._rig.host_jobs(8, self._busy_context)
-        for _ in range(2):  # the first warms up
-            tickets = jobs.submit(self._pool, jobs.MOST)
-            self._pool.wait(tickets[-1])
-        return job_seconds(self._pool, tickets) / 8
+        warm, again = (job_seconds(self._pool, jobs.submit(self._pool, jobs.MOST)) for _ in range(2))
+        return again / 8

@@ -105,11 +105,7 @@ def _host_visit(rig: StepRig, pool: Pool, rows: int, context: int) -> Visit:
 
     def visit(alone: Samples, beside: Samples) -> None:
         jobs = rig.host_jobs(rows, context)
-        runs = []
-        for _ in range(HOST_RUNS):
-            tickets = jobs.submit(pool, jobs.MOST)
-            pool.wait(tickets[-1])
-            runs.append(job_seconds(pool, tickets))
+        runs = [job_seconds(pool, jobs.submit(pool, jobs.MOST)) for _ in range(HOST_RUNS)]
         alone.host[pool.threads, rows, context].append(float(np.median(runs)))
 
     return visit

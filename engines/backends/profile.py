@@ -139,9 +139,14 @@ class HostJobs:
 
 
 def job_seconds(pool: native.Pool, tickets: Sequence[int]) -> float:
-    """Of one of several jobs that ran one after the other: from the first one's begin to the last one's end."""
+    """Of one of several jobs that ran one after the other, when they are done: from the first begin to the last end.
+
+    With several threads a small job may be done before the one before it, whose last piece another thread still has.
+    """
+    for ticket in tickets:
+        pool.wait(ticket)
     spans = [pool.span(ticket) for ticket in tickets]
-    return (spans[-1][1] - spans[0][0]) / len(spans)
+    return (max(ended_s for _, ended_s in spans) - min(began_s for began_s, _ in spans)) / len(spans)
 
 
 class _Pages:

@@ -110,7 +110,17 @@ def test_a_job_s_dispatch_is_timed(rig: StepRig) -> None:
     assert 0 < found.submit_s < 1
 
 
+def test_without_a_core_for_the_host_there_is_nothing_beside(rig: StepRig) -> None:
+    alone, beside = measure(rig, [], SMALL, SMALL, True, lambda line: None)
+    assert beside is None
+    assert not points_of(alone, SMALL).host_attention
+    assert thread_counts(0) == []
+    assert thread_counts(6)[0] == 1
+    assert thread_counts(6)[-1] == 6
+
+
 def test_rounds_cover_the_grid_and_the_loop_is_timed(rig: StepRig) -> None:
+    """The last one here: timing the loop ends the rig's own requests."""
     said: list[str] = []
     with Pool(1) as one, Pool(2) as two:
         alone, beside = measure(rig, [one, two], SMALL, SMALL, True, said.append)
@@ -124,12 +134,3 @@ def test_rounds_cover_the_grid_and_the_loop_is_timed(rig: StepRig) -> None:
     overhead = measure_overhead(rig.executor, rig.clock, SMALL)
     assert overhead.gaps[0].count == 1
     assert overhead.step_s > 0
-
-
-def test_without_a_core_for_the_host_there_is_nothing_beside(rig: StepRig) -> None:
-    alone, beside = measure(rig, [], SMALL, SMALL, True, lambda line: None)
-    assert beside is None
-    assert not points_of(alone, SMALL).host_attention
-    assert thread_counts(0) == []
-    assert thread_counts(6)[0] == 1
-    assert thread_counts(6)[-1] == 6
