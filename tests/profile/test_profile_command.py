@@ -35,7 +35,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--backend", "cpu", "--model", "tiny-1m", "--dtype", "float32", "--out", "here.json", "--quick")
     answer = harness("profile", *options, *LIMITS, cwd=folder, timeout_s=500)
     assert answer.code == 0, answer.err
-    assert "held out, all parts: median error" in answer.out
+    assert "held out, alone, all parts: median error" in answer.out
     assert "here.json: written" in answer.out
     assert "round 3 of 3" in answer.err
     (folder / "profiled.yaml").write_text(yaml.safe_dump(EXPERIMENT))
