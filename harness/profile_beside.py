@@ -71,5 +71,5 @@ class Neighbour:
         from engines.backends.profile import job_seconds
 
         jobs = self._rig.host_jobs(8, self._busy_context)
-        warm, again = (job_seconds(self._pool, jobs.submit(self._pool, jobs.MOST)) for _ in range(2))
+        _warm, again = (job_seconds(self._pool, jobs.submit(self._pool, jobs.MOST)) for _ in range(2))
         return again / 8
