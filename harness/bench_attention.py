@@ -40,6 +40,10 @@ HEADS = ((32, 32), (32, 8))
 HEAD_DIM = 128
 BATCHES = (1, 8, 32)
 CONTEXTS = (512, 2048, 8192)
+HEADER = (
+    f"decode attention, head_dim {HEAD_DIM} [measured on this CPU]; GB/s of K and V, share of the read bandwidth of the "
+    f"same round (median of {ROUNDS}, lowest-highest)"
+)
 FEW = (Shape(32, 32, HEAD_DIM, 8, 2048), Shape(32, 8, HEAD_DIM, 8, 2048), Shape(32, 8, HEAD_DIM, 32, 2048))
 MOST_MEMORY = 0.4  # of what is free; the rivals need some as well
 
@@ -78,13 +82,19 @@ class Setting:
 
 def main(as_json: bool) -> None:
     cores = allowed_cores()
-    rows = list(measured(cores))
+    rows: list[Row] = []
+    if not as_json:
+        print(HEADER)
+    for row in measured(cores):
+        rows.append(row)
+        if not as_json:  # all of them take a quarter of an hour
+            print(_line(row), flush=True)
     dispatch = measure_dispatch(cores)
     if as_json:
         label = "measured on this CPU"
         print(json.dumps({"label": label, "rows": [asdict(row) for row in rows], "dispatch": asdict(dispatch)}))
         return
-    print("\n".join([*_lines(rows), *dispatch_lines(dispatch)]))
+    print("\n".join([*_summary(rows), *dispatch_lines(dispatch)]))
 
 
 def say(line: str) -> None:
@@ -245,19 +255,13 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[str]:
-    yield (
-        f"decode attention, head_dim {HEAD_DIM} [measured on this CPU]; GB/s of K and V, share of the read bandwidth "
-        f"of the same round (median of {ROUNDS}, lowest-highest)"
+def _line(row: Row) -> str:
+    faster = "" if row.impl == Ours.impl else f"; ours is {row.ours_is_faster_by:.1f} x as fast"
+    return (
+        f"{row.impl:10} {row.dtype:8} {row.isa:6} {row.threads} threads, {row.query_heads}:{row.kv_heads} heads, "
+        f"batch {row.batch:2}, context {row.context:4}: {row.gb_per_s:5.1f} of {row.stream_gb_per_s:5.1f} GB/s: "
+        f"{row.share_of_stream:.2f} ({row.share_low:.2f}-{row.share_high:.2f}){faster}"
     )
-    for row in rows:
-        faster = "" if row.impl == Ours.impl else f"; ours is {row.ours_is_faster_by:.1f} x as fast"
-        yield (
-            f"{row.impl:10} {row.dtype:8} {row.isa:6} {row.threads} threads, {row.query_heads}:{row.kv_heads} heads, "
-            f"batch {row.batch:2}, context {row.context:4}: {row.gb_per_s:5.1f} of {row.stream_gb_per_s:5.1f} GB/s: "
-            f"{row.share_of_stream:.2f} ({row.share_low:.2f}-{row.share_high:.2f}){faster}"
-        )
-    yield from _summary(rows)
 
 
 def _summary(rows: Sequence[Row]) -> Iterator[str]:

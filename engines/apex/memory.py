@@ -17,7 +17,10 @@ def large_pages(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     if size < HUGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(tuple(shape), dtype=dtype)
     # Private: shared anonymous memory, Python's default, is a file to the system and gets small pages. It is all zeros.
-    memory = mmap.mmap(-1, size + HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size + HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"the system refuses {size} bytes: {error.strerror}") from None
     memory.madvise(mmap.MADV_HUGEPAGE)
     whole = torch.frombuffer(memory, dtype=torch.uint8)
     first = -whole.data_ptr() % HUGE_BYTES

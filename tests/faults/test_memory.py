@@ -27,4 +27,4 @@ def test_a_host_cache_larger_than_the_machine(tmp_path: Path) -> None:
     assert answer.code == 4, answer.err
     assert "Traceback" not in answer.err
     (cell,) = the_run(tmp_path / "runs").cells
-    assert (cell.error or "").startswith("out of memory: RuntimeError: "), cell.error
+    assert (cell.error or "").startswith("out of memory: MemoryError: the system refuses "), cell.error

@@ -47,3 +47,8 @@ def _huge_bytes() -> int:
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("AnonHugePages:")]
     return int(line.split()[1]) * 1024
+
+
+def test_more_than_the_system_has_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError, match="refuses"):
+        large_pages((2**60,), torch.float16)
