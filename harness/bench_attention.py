@@ -41,8 +41,8 @@ HEAD_DIM = 128
 BATCHES = (1, 8, 32)
 CONTEXTS = (512, 2048, 8192)
 HEADER = (
-    f"decode attention, head_dim {HEAD_DIM} [measured on this CPU]; GB/s of K and V, share of the read bandwidth of the "
-    f"same round (median of {ROUNDS}, lowest-highest)"
+    f"decode attention, head_dim {HEAD_DIM} [measured on this CPU]; GB/s of K and V, share of the read bandwidth of "
+    f"the same round (median of {ROUNDS}, lowest-highest)"
 )
 FEW = (Shape(32, 32, HEAD_DIM, 8, 2048), Shape(32, 8, HEAD_DIM, 8, 2048), Shape(32, 8, HEAD_DIM, 32, 2048))
 MOST_MEMORY = 0.4  # of what is free; the rivals need some as well

@@ -26,7 +26,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.vllm": ("engines.vllm", "engines.process", "engines.core"),
     "engines.hf": ("engines.hf", "engines.process", "engines.core"),
     "engines.examples": ("engines.examples", "engines.core", "engines.process"),
-    "engines.backends": ("engines.backends", "engines.core", "engines.model", "engines.apex.attention"),
+    "engines.backends": (
+        "engines.backends",
+        "engines.core",
+        "engines.model",
+        "engines.apex.attention",
+        "engines.apex.memory",
+    ),
 }
 
 # Decisions must not depend on chance, on the wall clock or on other threads; so that a journal replays to equal plans.

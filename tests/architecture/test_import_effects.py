@@ -13,7 +13,15 @@ from tests.architecture.sources import REPOSITORY, Module, When, imports, parse,
 from tests.architecture.test_cycles import Graph
 
 # They are imported when a cell needs tensors, and by nobody else.
-NEEDS_TORCH = {"harness.real", "harness.oracle", "harness.bench_decode"}
+NEEDS_TORCH = {
+    "harness.real",
+    "harness.oracle",
+    "harness.bench_decode",
+    "harness.bench_attention",
+    "harness.bench_attention_dispatch",
+    "harness.bench_attention_memory",
+    "harness.bench_attention_rivals",
+}
 
 PROGRAM = """
 import importlib, sys, threading
