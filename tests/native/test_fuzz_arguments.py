@@ -23,7 +23,8 @@ WRONG_DTYPES = st.sampled_from([torch.float64, torch.int64, torch.int8, torch.bo
 ODD_OBJECTS = st.sampled_from([None, 3, 2.5, "tensor", b"bytes", [1, 2], {}, object()])
 ODD_IDS = st.sampled_from([-1, -(2**31), 2**31 - 1, 10_000, 7])
 ODD_SCALES = st.sampled_from([float("nan"), float("inf"), -float("inf"), "1", None])
-thoroughly = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples every time: `--hypothesis-seed` looks for others.
+thoroughly = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -107,7 +108,10 @@ def poke(draw: st.DrawFn, tensor: torch.Tensor) -> torch.Tensor:
     changed = tensor.clone()
     if changed.numel():
         at = draw(st.integers(0, changed.numel() - 1))
-        changed.flatten()[at] = draw(ODD_IDS) if tensor.dtype == torch.int32 else float("nan")
+        if tensor.dtype == torch.int32:
+            changed.flatten()[at] = draw(ODD_IDS)
+        elif tensor.is_floating_point():
+            changed.flatten()[at] = float("nan")
     return changed
 
 
@@ -223,11 +227,14 @@ def test_copies_raise_or_arrive(arguments: Arguments) -> None:
         assert torch.equal(target, before)
         return
     count = arguments["tokens"]
-    if len(set(arguments["dst_table"].tolist())) < len(arguments["dst_table"]) or count == 0:
-        return  # a page named twice is written twice
     begin, first = arguments["src_start"], arguments["dst_start"]
-    sent = reference.tokens_of(arguments["src_pages"], arguments["src_table"], begin + count)[:, begin:]
-    arrived = reference.tokens_of(target, arguments["dst_table"], first + count)[:, first:]
+    # What lies beyond the last token is never looked at, and may name pages that do not exist.
+    read = arguments["src_table"][: -(-(begin + count) // arguments["src_pages"].shape[2])]
+    written = arguments["dst_table"][: -(-(first + count) // target.shape[2])]
+    if len(set(written.tolist())) < len(written) or count == 0:
+        return  # a page named twice is written twice
+    sent = reference.tokens_of(arguments["src_pages"], read, begin + count)[:, begin:]
+    arrived = reference.tokens_of(target, written, first + count)[:, first:]
     assert torch.equal(arrived, sent.to(target.dtype))
 
 
