@@ -78,7 +78,7 @@ def test_moves_have_a_direction() -> None:
 
 
 def test_host_attention_where_it_was_measured_and_where_it_was_not() -> None:
-    assert TABLE.host_attention_s(4, 4 * 200) == pytest.approx(1e-5 + 1e-7 * 800, rel=0.05)
+    assert TABLE.host_attention_s(4, 4 * 200) == pytest.approx(laws.host_s(laws.HOST_THREADS, 4, 200), rel=0.05)
     with pytest.raises(UnmeasuredError, match="no host attention"):
         ProfileTable(replace(MEASURED, host={})).host_attention_s(1, 100)
 
