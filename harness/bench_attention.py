@@ -8,10 +8,9 @@ medians of paired ratios. What starting and ending a job costs is bench_attentio
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -21,7 +20,7 @@ import torch
 
 from engines.apex import _cpu, attention
 from harness.bench_attention_dispatch import dispatch_lines, measure_dispatch
-from harness.bench_attention_memory import COLD_BYTES, Arena, Shape
+from harness.bench_attention_memory import COLD_BYTES, Arena, Shape, dtype_name
 from harness.bench_attention_rivals import (
     Contender,
     Elsewhere,
@@ -32,7 +31,7 @@ from harness.bench_attention_rivals import (
     sdpa,
     two_products,
 )
-from harness.environment import allowed_cores
+from harness.environment import allowed_cores, confined
 
 ROUNDS = 7
 PATTERNS = ("forward", "ahead", "four_parts")
@@ -50,7 +49,7 @@ MOST_MEMORY = 0.4  # of what is free; the rivals need some as well
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Medians over the rounds; `share_of_stream` and `of_ours` are medians of ratios within rounds."""
+    """Medians over the rounds; `share_of_stream` and `ours_is_faster_by` are medians of ratios within rounds."""
 
     impl: str
     dtype: str
@@ -130,19 +129,19 @@ def measured(
             fitting = [each for each in of_dtype if each.shape.bytes(dtype) <= _most_bytes()]
             for setting in of_dtype:
                 if setting not in fitting:
-                    say(f"{setting.shape}, {_name(dtype)}: left out, too large for this machine's free memory")
+                    say(f"{setting.shape}, {dtype_name(dtype)}: left out, too large for this machine's free memory")
             if not fitting:
                 continue
             arena = Arena(dtype, max(COLD_BYTES, *(each.shape.bytes(dtype) for each in fitting)))
             for setting in fitting:
-                say(f"{_name(dtype)}, {setting.isa}, {setting.threads} threads: {setting.shape}")
+                say(f"{dtype_name(dtype)}, {setting.isa}, {setting.threads} threads: {setting.shape}")
                 yield from _race(arena, setting, list(cores[: setting.threads]), elsewhere, rounds)
 
 
 def _opened(stack: ExitStack) -> list[Elsewhere]:
     opened = []
     for rival in installed():
-        opened.append(Elsewhere(rival.impl, rival.python, rival.script))
+        opened.append(Elsewhere(rival.impl, rival.command))
         stack.callback(opened[-1].end)
     return opened
 
@@ -152,8 +151,8 @@ def _most_bytes() -> int:
 
 
 def _race(arena: Arena, setting: Setting, cores: list[int], elsewhere: list[Elsewhere], rounds: int) -> Iterator[Row]:
-    with _selected(setting.isa), ExitStack() as stack:
-        contenders: list[Contender] = [Ours(arena, setting.shape, cores, setting.dtype)]
+    with attention.using_isa(setting.isa), ExitStack() as stack:
+        contenders: list[Contender] = [Ours(arena, setting.shape, cores)]
         if setting.rivals:
             contenders += _torch_rivals(arena, setting)
             contenders += [rival for rival in list(elsewhere) if _joins(rival, elsewhere, setting, cores)]
@@ -177,7 +176,7 @@ def _round(arena: Arena, contenders: list[Contender], elsewhere: list[Elsewhere]
         found[pattern] = read / seconds / 1e9
     for contender in list(contenders):
         try:
-            with _confined(cores if isinstance(contender, Torch) else allowed_cores()):
+            with confined(cores if isinstance(contender, Torch) else allowed_cores()):
                 found[contender.impl] = contender.bytes / contender.run() / 1e9
         except RivalEndedError as error:
             say(f"{error}; going on without it")
@@ -211,7 +210,7 @@ def _rows(setting: Setting, contenders: Sequence[Contender], speeds: dict[str, l
         shares = theirs / stream
         yield Row(
             impl=contender.impl,
-            dtype=_name(setting.dtype),
+            dtype=dtype_name(setting.dtype),
             isa=setting.isa if contender.impl == Ours.impl else "own",
             threads=setting.threads,
             query_heads=setting.shape.query_heads,
@@ -228,31 +227,6 @@ def _rows(setting: Setting, contenders: Sequence[Contender], speeds: dict[str, l
             ours_is_faster_by=float(np.median(ours / theirs)),
             rounds=len(shares),
         )
-
-
-@contextmanager
-def _selected(isa: str) -> Iterator[None]:
-    before = attention.get_isa()
-    attention.set_isa(isa)
-    try:
-        yield
-    finally:
-        attention.set_isa(before)
-
-
-@contextmanager
-def _confined(cores: Sequence[int]) -> Iterator[None]:
-    """Threads that torch starts meanwhile stay on these cores as well."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _line(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 
 from engines.apex import attention
 from engines.core.clock import stopwatch
+from harness.environment import confined
 
 JOBS = 2000
 COLD_JOBS = 200
@@ -47,16 +47,11 @@ class Dispatch:
 
 def measure_dispatch(cores: Sequence[int], jobs: int = JOBS, rounds: int = BUSY_ROUNDS) -> Dispatch:
     """The calling thread keeps the first core, the pool has the others."""
-    before = os.sched_getaffinity(0)
     spare = list(cores[1:]) or list(cores)
-    os.sched_setaffinity(0, {cores[0]})
-    try:
-        with attention.Pool(len(spare), spare) as pool:
-            warm = _times(pool, jobs, 0)
-            asleep = _times(pool, min(jobs, COLD_JOBS), COLD_PAUSE_US)
-            ratios = [_busy_ratio(pool) for _ in range(rounds)] if len(cores) > 1 else [float("nan")]
-    finally:
-        os.sched_setaffinity(0, before)
+    with confined(cores[:1]), attention.Pool(len(spare), spare) as pool:
+        warm = _times(pool, jobs, 0)
+        asleep = _times(pool, min(jobs, COLD_JOBS), COLD_PAUSE_US)
+        ratios = [_busy_ratio(pool) for _ in range(rounds)] if len(cores) > 1 else [float("nan")]
     return Dispatch(
         threads=len(spare),
         own_core=len(cores) > 1,

@@ -41,6 +41,10 @@ class Shape:
         return f"{self.query_heads}:{self.kv_heads} x {self.head_dim}, batch {self.batch}, context {self.context}"
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 class Arena:
     """Numbers that attention may meet; shapes lie over one another in it."""
 

@@ -22,11 +22,12 @@ from engines.core.clock import stopwatch
 from engines.ggml.environment import GGML_ENVIRONMENTS
 from engines.process.adapter import found_python
 from engines.vllm.options import ENVIRONMENTS as VLLM_ENVIRONMENTS
-from harness.bench_attention_memory import COLD_BYTES, PAGE_TOKENS, Arena, Shape
+from harness.bench_attention_memory import COLD_BYTES, PAGE_TOKENS, Arena, Shape, dtype_name
 
 RIVAL_BYTES = 2**27  # per run: some of them are thirty times slower
 END_WITHIN_S = 10.0
 ENGINES = Path(__file__).parent.parent / "engines"
+TURNS = ENGINES / "process" / "turns.py"
 
 
 class Contender(Protocol):
@@ -46,7 +47,7 @@ class Ours:
 
     impl = "ours"
 
-    def __init__(self, arena: Arena, shape: Shape, cores: Sequence[int], query_dtype: torch.dtype) -> None:
+    def __init__(self, arena: Arena, shape: Shape, cores: Sequence[int]) -> None:
         pages = shape.batch * (shape.context // PAGE_TOKENS)
         paged = (pages, shape.kv_heads, PAGE_TOKENS, shape.head_dim)
         self._layers = [(keys.view(paged), values.view(paged)) for keys, values in arena.layers(shape, COLD_BYTES)]
@@ -54,7 +55,7 @@ class Ours:
         order = torch.randperm(pages, generator=torch.Generator().manual_seed(1)).to(torch.int32)
         self._table = order.view(shape.batch, -1)
         self._contexts = torch.full((shape.batch,), shape.context, dtype=torch.int32)
-        self._query = torch.randn(shape.batch, shape.query_heads, shape.head_dim).to(query_dtype)
+        self._query = torch.randn(shape.batch, shape.query_heads, shape.head_dim).to(arena.dtype)
         self._out = torch.empty_like(self._query)
         self._scale = shape.head_dim**-0.5
         self._pool = attention.Pool(len(cores), list(cores))
@@ -118,16 +119,15 @@ def two_products(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) 
 class Elsewhere:
     """A contender in a process and an environment of its own: one JSON line per order and answer."""
 
-    def __init__(self, impl: str, python: str, script: Path) -> None:
+    def __init__(self, impl: str, command: Sequence[str]) -> None:
         self.impl = impl
         self.bytes = 0
-        command = [python, "-P", str(script)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def lay_out(self, shape: Shape, dtype: torch.dtype, cores: Sequence[int]) -> bool:
         """False where it has no such kernel."""
         order = asdict(shape) | {
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": dtype_name(dtype),
             "layers": shape.layers(dtype, RIVAL_BYTES),
             "cores": list(cores),
         }
@@ -173,8 +173,7 @@ class RivalEndedError(Exception):
 @dataclass(frozen=True, slots=True)
 class Installed:
     impl: str
-    python: str
-    script: Path
+    command: Sequence[str]
 
 
 def installed() -> Iterator[Installed]:
@@ -186,4 +185,4 @@ def installed() -> Iterator[Installed]:
     for impl, (environments, script) in scripts.items():
         python = found_python("", environments)
         if python is not None:
-            yield Installed(impl, python, script)
+            yield Installed(impl, [python, "-P", str(TURNS), str(script)])

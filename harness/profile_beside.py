@@ -31,14 +31,13 @@ class Neighbour:
 
     def beside(self, run: Callable[[], OpSeconds], step_s: float) -> OpSeconds:
         """What `run` returns, with the host attending from before it begins until after it has ended."""
-        from engines.backends.profile import job_seconds
-
         seconds = max(LEAD_S, MARGIN * step_s)
         while True:
             tickets = self._busy_host(seconds)
             found = run()
             covered = not self._pool.done(tickets[-1])
-            job_seconds(self._pool, tickets)
+            for ticket in tickets:
+                self._pool.wait(ticket)
             if covered:
                 return found
             seconds *= 2

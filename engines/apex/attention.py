@@ -11,6 +11,9 @@ This is not the attention of prompts, and it allocates no tensors: callers own e
 wrong shapes, strides, devices, page ids and lengths raise ValueError; a closed pool raises PoolError.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from engines.apex import _cpu
@@ -41,7 +44,19 @@ __all__ = [
     "set_isa",
     "set_prefetch",
     "submit_decode_attention",
+    "using_isa",
 ]
+
+
+@contextmanager
+def using_isa(name: str) -> Iterator[None]:
+    """Calls that start meanwhile run one set of kernels; the one before comes back."""
+    before = get_isa()
+    set_isa(name)
+    try:
+        yield
+    finally:
+        set_isa(before)
 
 
 def decode_attention(

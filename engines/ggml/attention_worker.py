@@ -1,4 +1,4 @@
-"""ggml's flash attention alone, for `harness bench attention`: run in ggml's own environment, orders as JSON lines.
+"""ggml's flash attention alone, for `harness bench attention`: engines/process/turns.py runs it in its own environment.
 
 ggml comes with the package llama-cpp-python; its C interface is called directly. All layers are nodes of one graph, so
 that starting its threads is paid once per run.
@@ -7,14 +7,11 @@ that starting its threads is paid once per run.
 from __future__ import annotations
 
 import ctypes
-import json
 import math
-import os
-import sys
-import time
 from array import array
 from collections.abc import Callable
 from ctypes import POINTER, Structure, byref, c_bool, c_float, c_int, c_int64, c_size_t, c_void_p
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -27,24 +24,14 @@ OWN_BYTES = 2**20
 SOME_NUMBERS = 2**16
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    ggml = Ggml()
-    run: Callable[[], None] = _nothing
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "run" in order:
-            begun_s = time.perf_counter()
-            run()
-            answer: dict[str, Any] = {"seconds": time.perf_counter() - begun_s}
-        elif order["dtype"] != "float16":
-            answer = {"can": False}  # its flash attention knows no bfloat16 of its own
-        else:
-            run = ggml.laid_out(order)
-            answer = {"can": True}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+def laid_out(order: dict[str, Any]) -> Callable[[], None] | None:
+    """In float16 alone, which is what ggml keeps K and V in by itself."""
+    return _ggml().laid_out(order) if order["dtype"] == "float16" else None
+
+
+@cache
+def _ggml() -> Ggml:
+    return Ggml()
 
 
 class InitParams(Structure):
@@ -97,7 +84,6 @@ class Ggml:
     def laid_out(self, order: dict[str, Any]) -> Callable[[], None]:
         if self._context is not None:
             self._base.ggml_free(self._context)
-        os.sched_setaffinity(0, order["cores"])
         dim, tokens, batch, layers = order["head_dim"], order["context"], order["batch"], order["layers"]
         kv_bytes = 2 * 2 * dim * tokens * order["kv_heads"] * batch
         row_bytes = 2 * 4 * dim * order["query_heads"] * batch
@@ -141,11 +127,3 @@ def _floats() -> bytes:
 def _fill(address: int, size: int, pattern: bytes) -> None:
     for first in range(0, size, len(pattern)):
         ctypes.memmove(address + first, pattern, min(len(pattern), size - first))
-
-
-def _nothing() -> None:
-    raise SystemExit("run before a shape was laid out")
-
-
-if __name__ == "__main__":
-    main()

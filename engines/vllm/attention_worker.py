@@ -1,15 +1,11 @@
-"""vLLM's CPU attention alone, for `harness bench attention`: run in vLLM's own environment, orders as JSON lines.
+"""vLLM's CPU attention alone, for `harness bench attention`: run by engines/process/turns.py in vLLM's own environment.
 
-A shape is laid out with {"query_heads": ..., "cores": [...]}, and read once per {"run": true}. What vLLM does once per
-step and not per layer, its schedule of the work, is done at layout.
+What vLLM does once per step and not per layer, its schedule of the work, is done at layout.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,31 +15,12 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else prints does not get in between
-    run: Callable[[], None] = _nothing
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "run" in order:
-            begun_s = time.perf_counter()
-            run()
-            answer: dict[str, Any] = {"seconds": time.perf_counter() - begun_s}
-        else:
-            run = laid_out(order)
-            answer = {"can": True}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
 def laid_out(order: dict[str, Any]) -> Callable[[], None]:
     import torch
     from vllm import _custom_ops as ops
     from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
 
-    cores = order["cores"]
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(len(cores))
+    torch.set_num_threads(len(order["cores"]))
     dtype = getattr(torch, order["dtype"])
     batch, context, heads, dim = order["batch"], order["context"], order["query_heads"], order["head_dim"]
     kv_heads = order["kv_heads"]
@@ -78,11 +55,3 @@ def laid_out(order: dict[str, Any]) -> Callable[[], None]:
             )
 
     return run
-
-
-def _nothing() -> None:
-    raise SystemExit("run before a shape was laid out")
-
-
-if __name__ == "__main__":
-    main()

@@ -72,7 +72,7 @@ def test_torch_s_ways_compute_attention() -> None:
 
 def test_ours_reads_every_layer_once() -> None:
     arena = Arena(torch.float16, LITTLE)
-    contender = Ours(arena, SMALL, allowed_cores()[:1], torch.float16)
+    contender = Ours(arena, SMALL, allowed_cores()[:1])
     assert contender.run() > 0
     assert contender.bytes == SMALL.layers(torch.float16, LITTLE) * SMALL.bytes(torch.float16)
     contender.close()
@@ -119,7 +119,7 @@ for line in sys.stdin:
 def rival(folder: Path, monkeypatch: pytest.MonkeyPatch, at_run: str = "pass") -> None:
     script = folder / "worker.py"
     script.write_text(WORKER.format(at_run=at_run))
-    monkeypatch.setattr(bench_attention, "installed", lambda: [Installed("other", sys.executable, script)])
+    monkeypatch.setattr(bench_attention, "installed", lambda: [Installed("other", [sys.executable, str(script)])])
 
 
 def test_a_rival_of_another_environment_takes_its_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_a_rival_that_dies_is_told_of_and_the_bench_goes_on(
 def test_a_rival_whose_script_is_broken(tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text("raise SystemExit(3)")
-    broken = Elsewhere("broken", sys.executable, script)
+    broken = Elsewhere("broken", [sys.executable, str(script)])
     with pytest.raises(RivalEndedError, match="broken"):
         broken.lay_out(SMALL, torch.float16, [0])
     broken.end()

@@ -3,8 +3,7 @@
 The reference reads the values as stored, so that rounding of the storage type is not counted as an error of the kernel.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,15 +13,7 @@ from engines.apex import attention
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@contextlib.contextmanager
-def isa(name: str) -> Iterator[None]:
-    """Run with one set of kernels, and restore the best one afterwards."""
-    before = attention.get_isa()
-    attention.set_isa(name)
-    try:
-        yield
-    finally:
-        attention.set_isa(before)
+isa = attention.using_isa
 
 
 @dataclass(frozen=True, slots=True)
