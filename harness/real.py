@@ -41,7 +41,7 @@ def claim_cores(count: int) -> tuple[int, ...]:
 def claim_priority() -> bool:
     """Real-time priority for the launching thread, where the system allows it (root does).
 
-    A paced accelerator sleeps between ops, and on a busy machine an ordinary sleeper wakes up to 4 ms late, longer than
+    A paced accelerator sleeps between steps, and on a busy machine an ordinary sleeper wakes up to 4 ms late, longer than
     most ops; a real-time one does not. Not for native speed: a thread that never sleeps would be throttled.
     """
     try:

@@ -81,9 +81,9 @@ class TorchExecutor:
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
         program = lower(plan, self._placement)
-        pace = self._pace.step(plan, program)
         self._tables.apply(plan.changes)
         passes = [self._begin(batch) for batch in plan.batches]
+        pace = self._pace.step(plan, program)  # preparing belongs to the overhead between two steps
         for op in program.ops:
             pace.before(op)
             self._execute(op, plan, passes[op.batch])

@@ -89,7 +89,7 @@ def test_the_paced_step_is_the_simulated_one(planned: StepPlan) -> None:
 
 
 def test_deadlines_chain() -> None:
-    """An op starts at the deadline of the one before, whatever was left over; Python between two ops costs nothing."""
+    """An op starts at the deadline of the one before, whatever was left over; the step waits once, at its end."""
     clock = FakeClock()
     pace, trace = paced(clock)
     program = PROGRAM
@@ -105,7 +105,7 @@ def test_deadlines_chain() -> None:
     assert ends_s == pytest.approx([OVERHEAD_S + sum(SECONDS[: index + 1]) for index in range(len(SECONDS))])
     assert ended_s == ends_s[-1]
     assert units.overruns == 0
-    assert clock.waits_s == pytest.approx([*starts_s, ended_s]), "nothing runs before its inputs exist"
+    assert clock.waits_s == pytest.approx([ended_s]), "real work runs ahead, in one go"
 
 
 def test_waking_late_does_not_add_up() -> None:
@@ -121,19 +121,21 @@ def test_a_late_op_is_an_overrun_and_delays_the_rest(late: int) -> None:
     clock = FakeClock()
     pace, trace = paced(clock)
     work_s = [1e-4] * len(SECONDS)
-    work_s[late] = SECONDS[late] + 0.25
+    work_s[late] = OVERHEAD_S + sum(SECONDS) + 0.25
     ran = run(clock, pace, trace, work_s)
     assert ran.units.overruns == 1
-    assert ran.ended_s == pytest.approx(OVERHEAD_S + sum(SECONDS) + 0.25)
-    assert ran.ends_s[late] - ran.starts_s[late] == pytest.approx(SECONDS[late] + 0.25)
+    assert ran.ends_s[late] == pytest.approx(sum(work_s[: late + 1]))
     assert ran.starts_s[late + 1 :] == ran.ends_s[late:-1]
+    assert ran.ended_s == pytest.approx(ran.ends_s[late] + sum(SECONDS[late + 1 :]))
 
 
-def test_an_op_is_not_late_when_it_just_makes_it() -> None:
+@pytest.mark.parametrize(("share", "overruns"), [(0.999, 0), (1.001, 1)])
+def test_work_may_take_what_the_ops_before_left_over(share: float, overruns: int) -> None:
     clock = FakeClock()
     pace, trace = paced(clock)
-    assert run(clock, pace, trace, [seconds * 0.999 for seconds in SECONDS]).units.overruns == 0
-    assert run(clock, pace, trace, [seconds * 1.001 for seconds in SECONDS]).units.overruns == len(SECONDS)
+    work_s = [0.0] * len(SECONDS)
+    work_s[-1] = share * (OVERHEAD_S + sum(SECONDS))
+    assert run(clock, pace, trace, work_s).units.overruns == overruns
 
 
 def test_one_overhead_between_two_steps() -> None:
