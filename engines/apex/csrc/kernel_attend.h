@@ -8,8 +8,9 @@
 //
 // Two ways keep reads in flight. Loops that read rows front to back let the hardware prefetcher run ahead: 32 GB/s
 // where a plain read of the same memory reaches 34. Loops that reuse registers across rows and heads read with strides
-// and lose it; they prefetch the same rows of the next tile by instructions, spread over the arithmetic so that the
-// buffers for outstanding lines are neither idle nor full.
+// and lose it; they prefetch the same rows of the next tile by instructions: whole rows, because memory gives
+// neighbouring lines sooner than scattered ones, and spread over the arithmetic, so that the buffers for outstanding
+// lines are neither idle nor full.
 #pragma once
 
 // Online softmax of one head's scores in a tile: replaces them by their weights. The sums so far are rescaled only when
@@ -39,35 +40,38 @@ INLINE void soften(float* scores, int tokens, int padded, float* sums, float* ma
   store(weight_lanes, weight);
 }
 
-// Adds the weighted values of a run of rows to C vectors of the sums of H heads, all held in registers.
+// Adds the weighted values of a run of rows to C vectors of the sums of H heads, all held in registers. kAhead:
+// prefetches this block's share of the next tile's rows, a whole row at a time, evenly spread over its own.
 template <class T, int D, int H, int C, bool kAhead>
-INLINE void weigh_columns(const float* weights, GroupShape shape, const Run& run, const Tile& next, int column,
+INLINE void weigh_columns(const float* weights, GroupShape shape, const Run& run, const Tile& next, int column, int end,
                           float* sums) {
   using Storage = typename T::Storage;
   const int dim = D ? D : shape.head_dim;
   const int padded = D ? D : shape.padded_dim;
   const int64_t row_bytes = dim * static_cast<int64_t>(sizeof(Storage));
-  const int first_byte = column * static_cast<int>(sizeof(Storage));
-  constexpr int kBytes = C * kLanes * static_cast<int>(sizeof(Storage));
+  const int rows_per_prefetch = kAhead ? end / (C * kLanes) : run.count;
+  int ahead = run.first + run.count * column / end;
   Vec sum[H * C];
   UNROLL
   for (int i = 0; i < H * C; ++i)
     sum[i] = load(sums + i / C * padded + column + i % C * kLanes);
-  for (int t = 0; t < run.count; ++t) {
-    const char* row = run.values + t * row_bytes;
-    if constexpr (kAhead) {
-      prefetch_part<kBytes>(ahead_of(next.values, next.tokens, run.first + t, row_bytes, row), first_byte);
+  for (int t = 0; t < run.count; ++ahead) {
+    if (kAhead && ahead < next.tokens) {
+      prefetch_range(next.values[ahead / kAheadRows] + ahead % kAheadRows * row_bytes, row_bytes);
     }
-    Vec w[H];
-    UNROLL
-    for (int h = 0; h < H; ++h)
-      w[h] = broadcast(weights[h * kTileTokens + run.first + t]);
-    UNROLL
-    for (int c = 0; c < C; ++c) {
-      const Vec v = T::load(reinterpret_cast<const Storage*>(row) + column + c * kLanes);
+    for (const int stop = least(t + rows_per_prefetch, run.count); t < stop; ++t) {
+      const auto* row = reinterpret_cast<const Storage*>(run.values + t * row_bytes) + column;
+      Vec w[H];
       UNROLL
       for (int h = 0; h < H; ++h)
-        sum[h * C + c] = fma(w[h], v, sum[h * C + c]);
+        w[h] = broadcast(weights[h * kTileTokens + run.first + t]);
+      UNROLL
+      for (int c = 0; c < C; ++c) {
+        const Vec v = T::load(row + c * kLanes);
+        UNROLL
+        for (int h = 0; h < H; ++h)
+          sum[h * C + c] = fma(w[h], v, sum[h * C + c]);
+      }
     }
   }
   UNROLL
@@ -79,9 +83,8 @@ INLINE void weigh_columns(const float* weights, GroupShape shape, const Run& run
 template <class T, int D, int H, int C, bool kAhead>
 INLINE void weigh_from(const float* weights, GroupShape shape, const Run& run, const Tile& next, int column, int end,
                        float* sums) {
-  for (; column + C * kLanes <= end; column += C * kLanes) {
-    weigh_columns<T, D, H, C, kAhead>(weights, shape, run, next, column, sums);
-  }
+  for (; column + C * kLanes <= end; column += C * kLanes)
+    weigh_columns<T, D, H, C, kAhead>(weights, shape, run, next, column, end, sums);
   if constexpr (C > 1) weigh_from<T, D, H, C / 2, kAhead>(weights, shape, run, next, column, end, sums);
 }
 

@@ -2,6 +2,8 @@
 // Included by kernel.cc alone, inside its namespace.
 #pragma once
 
+INLINE int least(int a, int b) { return a < b ? a : b; }
+
 // Rows of one tile that lie in one page.
 struct Run {
   const char* keys;
@@ -23,14 +25,13 @@ struct Tile {
 // Finds the rows of the tile that starts at `token` (before segment.token_end).
 INLINE void locate(const Segment& segment, int token, int64_t row_bytes, Tile* tile) {
   const int left = segment.token_end - token;
-  tile->tokens = left < kTileTokens ? left : kTileTokens;
+  tile->tokens = least(left, kTileTokens);
   tile->runs = 0;
   int page = token / segment.page_tokens;
   int offset = token - page * segment.page_tokens;
   int ahead = 0;
   for (int done = 0; done < tile->tokens;) {
-    const int in_page = segment.page_tokens - offset;
-    const int count = tile->tokens - done < in_page ? tile->tokens - done : in_page;
+    const int count = least(tile->tokens - done, segment.page_tokens - offset);
     const int64_t id = segment.page_ids[page];
     const char* keys = segment.keys + id * segment.key_page_bytes + offset * row_bytes;
     const char* values = segment.values + id * segment.value_page_bytes + offset * row_bytes;
