@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard engines/apex/csrc/*)
 
 .DEFAULT_GOAL := run
-.PHONY: run test check lint types format install vllm-cpu vllm-cuda ggml-cpu clean
+.PHONY: run test check lint types format install sanitize vllm-cpu vllm-cuda ggml-cpu clean
 
 # Every target goes through this stamp: a second call starts at once, a change of dependencies or C++ reinstalls.
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
@@ -51,6 +51,10 @@ run: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The native tests once more, with the extension built for the address, undefined-behaviour and thread sanitizers.
+sanitize: install
+	$(BIN)/python -m tests.sanitize
 
 check: lint types
 

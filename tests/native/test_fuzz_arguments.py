@@ -1,6 +1,6 @@
 """Whatever is passed in, a call raises TypeError or ValueError and writes nothing, or it computes what it should.
 
-A crash ends the test run.
+A crash ends the test run, and `make sanitize` runs this file with the sanitizers, which see what does not crash.
 """
 
 from __future__ import annotations

@@ -11,7 +11,11 @@
 
 #define INLINE inline __attribute__((always_inline))
 // Arrays of vectors stay in registers only if every loop over them is unrolled completely; gcc needs to be told.
-#if defined(__clang__)
+// Not where every access is instrumented: the compiler would take a quarter of an hour, and nobody asks for speed.
+#if defined(KERNEL_ROLLED)
+#  define UNROLL
+#  define UNROLL_TWICE
+#elif defined(__clang__)
 #  define UNROLL _Pragma("clang loop unroll(full)")
 #  define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
