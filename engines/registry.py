@@ -47,6 +47,24 @@ BUILT_IN: dict[str, EngineEntry] = {
             status="ours",
         ),
         EngineEntry(
+            kind="static_partition",
+            target="engines.static_partition.policy:StaticPartition",
+            summary="a fixed share of requests keeps KV and attention on the host; nothing overlaps",
+            status="ours",
+        ),
+        EngineEntry(
+            kind="neo",
+            target="engines.neo.policy:Neo",
+            summary="two halves take turns on the GPU while the host attends for the other one, as NEO does it",
+            status="ours",
+        ),
+        EngineEntry(
+            kind="apex",
+            target="engines.apex.policy:Apex",
+            summary="host decodes fly asynchronously, keep up, or take turns, as predicted: a reconstruction of APEX",
+            status="ours",
+        ),
+        EngineEntry(
             kind="vllm",
             target="engines.vllm.options:Vllm",
             summary="the real vLLM, in a process and an environment of its own",

@@ -62,7 +62,7 @@ def main(as_json: bool) -> None:
 def _core(running: int, tokens_each: int) -> EngineCore:
     blocks = running * (-(-2 * tokens_each // 16))
     capabilities = Capabilities(32, TierCapacity(blocks, 16), TierCapacity(0, 256))
-    model = ModelCosts(32, 1, 1, 1, 2.0, 1, 1)
+    model = ModelCosts(32, 1, 1, 1, 2.0, 1, 1, 1)
     machine = MachineRates(1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 0, 0)
     return EngineCore(GpuOnly(), capabilities, Limits(running, 8192), Roofline(model, machine))
 

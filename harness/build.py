@@ -11,7 +11,7 @@ from engines.core.adapter import EngineAdapter
 from engines.core.clock import Clock, MonotonicClock, VirtualClock
 from engines.core.cost import CostTable, Predictor
 from engines.core.executor import Executor
-from engines.core.pipeline import lower, makespan
+from engines.core.forecast import Forecast
 from engines.core.policy import Policy
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits
@@ -23,6 +23,7 @@ from harness.arrival_source import ArrivalSource
 from harness.checks import require_engines
 from harness.costs import cost_table, predictor
 from harness.driver import Prompts
+from harness.environment import allowed_cores
 from harness.errors import ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.journal import Journal
 from harness.plan import CellSpec
@@ -212,13 +213,25 @@ def _executor(
         assert plan.costs is not None
         virtual = VirtualClock()
         return virtual, SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink), {}
-    from harness.real import claim_cores, claim_priority, open_model, paced_clock, torch_executor
+    from harness.real import claim_cores, claim_priority, host_pool, open_model, paced_clock, torch_executor
 
-    claim_cores(spec.budget.accel_cores)
+    cores = allowed_cores()
+    claimed = claim_cores(spec.budget.accel_cores)
+    spare = [core for core in cores if core not in claimed]
     model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
     clock = MonotonicClock() if plan.costs is None else paced_clock(claim_priority())
+    pool = host_pool(plan.capabilities.host_threads, spare) if plan.policy.uses_host_kv else None
     executor, resolved = torch_executor(
-        model, plan.capabilities, core.placement, plan.limits, clock, plan.costs, spec.backend, sink, sampling or {}
+        model,
+        plan.capabilities,
+        core.placement,
+        plan.limits,
+        clock,
+        plan.costs,
+        spec.backend,
+        sink,
+        sampling or {},
+        pool,
     )
     return clock, executor, resolved
 
@@ -226,13 +239,10 @@ def _executor(
 def _prediction(core: EngineCore, predictor: CostTable | None) -> Callable[[StepSight], float | None]:
     """What the policy's predictor believes the step just run would take."""
 
-    def predict(sight: StepSight) -> float | None:
-        if predictor is None:
-            return None
-        seconds, _ = makespan(lower(sight.plan, core.placement), sight.plan, predictor)
-        return seconds
-
-    return predict
+    if predictor is None:
+        return lambda _: None
+    forecast = Forecast(predictor, core.placement)
+    return lambda sight: forecast.seconds(sight.plan, sight.result)
 
 
 def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:

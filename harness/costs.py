@@ -72,6 +72,7 @@ def model_costs(model: ModelConfig, dtype: str) -> ModelCosts:
         bytes_per_parameter=size,
         kv_bytes_per_token=model.kv_bytes_per_token_per_layer(size),
         attention_flops_per_pair=4 * model.query_size,
+        query_bytes_per_row=model.query_size * size,
     )
 
 

@@ -96,7 +96,7 @@ def fingerprint(plan: StepPlan) -> str:
         _add_column(numbers, move.source_blocks)
         _add_column(numbers, move.target_blocks)
     for cohort in plan.cohorts:
-        _add_column(numbers, (cohort.cohort, cohort.parked_layer))
+        _add_column(numbers, (cohort.cohort, cohort.parked_layer, cohort.patience_us))
         _add_column(numbers, cohort.slots)
         _add_column(numbers, cohort.positions)
     _add_column(numbers, plan.preempted)

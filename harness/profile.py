@@ -57,7 +57,7 @@ def measured(request: Request, say: Callable[[str], None]) -> Profile:
 
     def known(found: Samples) -> tuple[Points, Accuracy]:
         points = points_of(found, bounds, request.host_bounds)
-        table = ProfileTable(measurements(points, overhead))
+        table = ProfileTable(measurements(points, overhead, shape.layers))
         return points, accuracy_of(found, table, bounds, shape.layers, request.host_bounds)
 
     points, accuracy = known(samples)

@@ -176,10 +176,10 @@ class Profile(Section):
         points = self.beside if beside else self.points
         if points is None:
             raise ConfigError("this profile was made with --alone: it knows nothing of units that work side by side")
-        return ProfileTable(measurements(points, self.overhead))
+        return ProfileTable(measurements(points, self.overhead, self.setting.shape["layers"]))
 
 
-def measurements(points: Points, overhead: Overhead) -> Measurements:
+def measurements(points: Points, overhead: Overhead, layers: int) -> Measurements:
     """Host attention with all the threads there were."""
     threads = max((point.threads for point in points.host_attention), default=0)
     return Measurements(
@@ -196,6 +196,7 @@ def measurements(points: Points, overhead: Overhead) -> Measurements:
         to_accel=_knots(points.move_to_accel),
         step_overhead_s=overhead.step_s,
         token_overhead_s=overhead.token_s,
+        layers=layers,
     )
 
 

@@ -5,7 +5,7 @@ The one module of the harness that imports torch at the top; build.py imports it
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,11 +38,21 @@ def claim_cores(count: int) -> tuple[int, ...]:
     return cores
 
 
+def host_pool(threads: int, spare: Sequence[int]) -> native.Pool:
+    """The host's attention threads, one per core that the launching thread leaves; on a machine with no such core, one
+    wherever the system puts it: beside a launching thread that spins it would stand still on the same core.
+    """
+    if not spare:
+        return native.Pool(1)
+    count = min(threads, len(spare))
+    return native.Pool(count, list(spare[:count]))
+
+
 def claim_priority() -> bool:
     """Real-time priority for the launching thread, where the system allows it (root does).
 
-    A paced accelerator sleeps between steps, and on a busy machine an ordinary sleeper wakes up to 4 ms late, longer than
-    most ops; a real-time one does not. Not for native speed: a thread that never sleeps would be throttled.
+    A paced accelerator sleeps between steps, and on a busy machine an ordinary sleeper wakes up to 4 ms late, longer
+    than most ops; a real-time one does not. Not for native speed: a thread that never sleeps would be throttled.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
@@ -85,12 +95,13 @@ def torch_executor(
     backend: str,
     sink: OpSink | None = None,
     sampling: Mapping[str, Any] = MappingProxyType({}),
+    pool: native.Pool | None = None,
 ) -> tuple[TorchExecutor, dict[str, object]]:
     """The executor and what it resolved. With `costs` every op is paced to them, without it runs at full speed."""
     pace: Pace = ModelledPace(clock, costs, sink) if costs is not None else NativePace(clock, sink)
     device = torch.device("cuda" if backend == "cuda" else "cpu")
     executor = TorchExecutor(
-        model, capabilities, placement, pace, limits.max_batch, device, model.dtype, Sampling(**sampling)
+        model, capabilities, placement, pace, limits.max_batch, device, model.dtype, Sampling(**sampling), pool
     )
     attention = "torch paged gather + SDPA" if device.type == "cuda" else f"C++ paged ({native.get_isa()})"
     return executor, {

@@ -10,14 +10,15 @@ import torch
 from torch.nn import functional
 
 from engines.apex import attention as native
-from engines.backends.rows import PrefillSegment, Rows
+from engines.backends.rows import Places, PrefillSegment, Rows
+from engines.core.types import Tier
 
 
 class PagedOps(Protocol):
     """`query [rows, query_heads, head_dim]`, pages `[blocks, kv_heads, page_tokens, head_dim]`."""
 
-    def append(self, chunk: "KvRows", pages: "Pages", rows: Rows) -> None:
-        """Write the keys and values of all rows into their pages."""
+    def append(self, chunk: "KvRows", pages: "Pages", places: Places) -> None:
+        """Write the keys and values of rows into their pages."""
 
     def decode(self, query: torch.Tensor, pages: "Pages", rows: Rows, out: torch.Tensor) -> None:
         """One query row per sequence, over all of its pages."""
@@ -50,8 +51,9 @@ class Pages:
 class NativeOps:
     """The C++ kernels in the calling thread: on the `cpu` backend that thread *is* the accelerator."""
 
-    def append(self, chunk: KvRows, pages: Pages, rows: Rows) -> None:
-        native.append_kv(chunk.key, chunk.value, pages.keys, pages.values, rows.page_ids, rows.offsets)
+    def append(self, chunk: KvRows, pages: Pages, places: Places) -> None:
+        key, value = places.of(chunk.key), places.of(chunk.value)
+        native.append_kv(key, value, pages.keys, pages.values, places.page_ids, places.offsets)
 
     def decode(self, query: torch.Tensor, pages: Pages, rows: Rows, out: torch.Tensor) -> None:
         _native_rows(query, pages, rows.decode_tables, rows.decode_contexts, out)
@@ -74,10 +76,10 @@ def _native_rows(
 class TorchOps:
     """The same in torch ops that run anywhere; written for CUDA, checked against the C++ kernels on a CPU."""
 
-    def append(self, chunk: KvRows, pages: Pages, rows: Rows) -> None:
-        blocks, offsets = rows.page_ids.long(), rows.offsets.long()
-        pages.keys[blocks, :, offsets] = chunk.key.to(pages.keys.dtype)
-        pages.values[blocks, :, offsets] = chunk.value.to(pages.values.dtype)
+    def append(self, chunk: KvRows, pages: Pages, places: Places) -> None:
+        blocks, offsets = places.page_ids.long(), places.offsets.long()
+        pages.keys[blocks, :, offsets] = places.of(chunk.key).to(pages.keys.dtype)
+        pages.values[blocks, :, offsets] = places.of(chunk.value).to(pages.values.dtype)
 
     def decode(self, query: torch.Tensor, pages: Pages, rows: Rows, out: torch.Tensor) -> None:
         """Gather each row's pages into one padded context, mask the padding."""
@@ -97,18 +99,24 @@ class TorchOps:
 
 def torch_prefill(query: torch.Tensor, chunk: KvRows, pages: Pages, segment: PrefillSegment, out: torch.Tensor) -> None:
     """A matrix product: over the chunk itself when it starts its request, else over the pages written so far."""
-    queries = query.transpose(0, 1)[None]
-    if segment.start == 0:
-        keys, values, mask = chunk.key.transpose(0, 1)[None], chunk.value.transpose(0, 1)[None], None
-    else:
+    keys, values, mask = chunk.key.transpose(0, 1)[None], chunk.value.transpose(0, 1)[None], None
+    if segment.start:
         end = segment.start + segment.length
-        keys = _contiguous(pages.keys[segment.blocks][None])[:, :, :end]
-        values = _contiguous(pages.values[segment.blocks][None])[:, :, :end]
         mask = torch.ones(segment.length, end, dtype=torch.bool, device=query.device).tril(segment.start)
+        keys, values = _with_earlier(keys, pages.keys, segment), _with_earlier(values, pages.values, segment)
+    queries = query.transpose(0, 1)[None]
     attended = functional.scaled_dot_product_attention(
         queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != keys.shape[1]
     )
     out.copy_(attended[0].transpose(0, 1))
+
+
+def _with_earlier(chunk: torch.Tensor, pages: torch.Tensor, segment: PrefillSegment) -> torch.Tensor:
+    """Of pages that hold the chunk as well, or, on the host, only what came before it."""
+    gathered = _contiguous(pages[segment.blocks][None])
+    if segment.tier is Tier.ACCEL:
+        return gathered[:, :, : segment.start + segment.length]
+    return torch.cat((gathered[:, :, : segment.start].to(chunk.device, chunk.dtype), chunk), dim=2)
 
 
 def _contiguous(pages: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,10 @@ class OpTally:
         if self._sink is not None:
             self._sink(self._step, op, start_s, end_s)
 
+    def late(self) -> None:
+        """An op that was counted already turns out to be an overrun."""
+        self._overruns += 1
+
     def times(self) -> UnitTimes:
         return unit_times(self._busy_s, self._ops, self._overruns)
 

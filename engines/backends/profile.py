@@ -13,10 +13,12 @@ from torch import Tensor
 
 from engines.apex import attention as native
 from engines.backends.buffers import PagedKv
+from engines.backends.host_jobs import HostJob
 from engines.backends.op_times import OpSink, OpTally
-from engines.backends.pacing import NativePace, Pace
+from engines.backends.pacing import NativePace, Pace, PassPace
 from engines.backends.torch_backend import TorchExecutor
 from engines.core.clock import MonotonicClock, stopwatch
+from engines.core.errors import UnsupportedPlanError
 from engines.core.pipeline import Op, OpKind, Program
 from engines.core.types import (
     Batch,
@@ -186,6 +188,9 @@ class EventPace:
     def step(self, plan: StepPlan, program: Program) -> "_EventStep":
         return _EventStep(self._clock, OpTally(plan.step, self._sink))
 
+    def flight(self, plan: StepPlan) -> PassPace:
+        raise UnsupportedPlanError("a profile has no cohorts")
+
 
 class _EventStep:
     def __init__(self, clock: MonotonicClock, tally: OpTally) -> None:
@@ -201,6 +206,12 @@ class _EventStep:
     def after(self, op: Op) -> None:
         self._ops.append(op)
         self._events.append(_recorded())
+
+    def submitted(self, op: Op) -> None:
+        raise UnsupportedPlanError("a profile measures the host's attention apart from steps")
+
+    def returned(self, op: Op, job: HostJob) -> None:
+        """Nothing was submitted."""
 
     def finish(self) -> tuple[float, UnitTimes]:
         torch.cuda.synchronize()

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from engines.backends.op_times import OpSink, OpTally, unit_times
 from engines.core.clock import VirtualClock
+from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
+from engines.core.pass_line import HostLine, PassLine
 from engines.core.pipeline import Program, durations, lower, makespan, place
 from engines.core.types import Capabilities, Placement, StepPlan, StepResult, UnitTimes
 
@@ -29,6 +31,7 @@ class SimExecutor:
         self._sink = sink
         self._traced_steps = traced_steps
         self._last_end_s = 0.0  # what its tokens cost afterwards included
+        self._host = HostLine()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -43,24 +46,32 @@ class SimExecutor:
     def run(self, plan: StepPlan) -> StepResult:
         # Deciding and launching cost time as well: a step begins no earlier than one overhead after the last one ended.
         begin_s = max(self._last_end_s + self._costs.step_overhead_s, self._clock.now())
+        result = self._pass(plan, begin_s) if plan.cohorts else self._program(plan, begin_s)
+        self._clock.wait_until(result.ended_s)
+        self._last_end_s = result.ended_s + len(result.tokens) * self._costs.token_overhead_s
+        return result
+
+    def _program(self, plan: StepPlan, begin_s: float) -> StepResult:
         program = lower(plan, self._placement)
         if self._sink is not None and plan.step <= self._traced_steps:
             end_s, times = self._traced(program, plan, begin_s)
         else:
-            seconds, busy_s = makespan(program, plan, self._costs)
+            seconds, busy_s = makespan(program, plan, self._costs, begin_s, self._host.free_s)
             end_s, times = begin_s + seconds, unit_times(busy_s, len(program.ops), 0)
-        self._clock.wait_until(end_s)
-        sampled = sum(
-            len(batch.decode_slots) + len(batch.host_slots) + sum([chunk.samples for chunk in batch.prefills])
-            for batch in plan.batches
-        )
-        self._last_end_s = end_s + sampled * self._costs.token_overhead_s
-        return StepResult((0,) * sampled, begin_s, end_s, times)
+        return StepResult((0,) * _sampled(plan), begin_s, end_s, times)
+
+    def _pass(self, plan: StepPlan, begin_s: float) -> StepResult:
+        tally = OpTally(plan.step, self._sink if plan.step <= self._traced_steps else None)
+        line = PassLine(plan, self._costs, self._host, begin_s, tally.add)
+        answers, finished = run_pass(plan.cohorts, len(self._placement.layers), line)
+        landed = sum([len(cohort.slots) for cohort in plan.cohorts if cohort.cohort in finished])
+        sampled = (0,) * (_sampled(plan) + landed)
+        return StepResult(sampled, begin_s, line.now_s, tally.times(), answers, finished)
 
     def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
         """Op by op, for the timeline."""
         seconds = durations(program, plan, self._costs)
-        ends_s = place(program, seconds, begin_s)
+        ends_s = place(program, seconds, begin_s, self._host.free_s)
         tally = OpTally(plan.step, self._sink)
         for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
             tally.add(op, end_s - duration_s, end_s)
@@ -68,3 +79,10 @@ class SimExecutor:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _sampled(plan: StepPlan) -> int:
+    return sum(
+        len(batch.decode_slots) + len(batch.host_slots) + sum([chunk.samples for chunk in batch.prefills])
+        for batch in plan.batches
+    )

@@ -1,40 +1,36 @@
 """Runs plans with real tensors. One class for `cpu` and `cuda`: the device is a parameter.
 
 The launching thread is the accelerator on `cpu`; on `cuda` it feeds the stream. Ops come from `lower()` in an order
-that respects their dependencies; the pace decides how long each may look like taking (pacing.py).
+that respects their dependencies; the pace decides how long each may look like taking (pacing.py). Host attention runs
+in the threads of the native pool: what is submitted there overlaps with whatever the launching thread does next.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from engines.backends.attention_ops import KvRows, NativeOps, PagedOps, Pages, TorchOps
+from engines.apex.attention import Pool
+from engines.backends.attention_ops import NativeOps, PagedOps, TorchOps
+from engines.backends.batch_pass import BatchPass, Stores
 from engines.backends.buffers import BlockTables, KvShape, PagedKv
+from engines.backends.flights import Flight, FlightRunner
 from engines.backends.moves import KvMover
 from engines.backends.pacing import Pace
-from engines.backends.rows import Rows, build_rows
+from engines.backends.rows import build_rows, host_rows
+from engines.core.cohorts import run_pass
+from engines.core.errors import UnsupportedPlanError
 from engines.core.pipeline import Op, OpKind, lower
-from engines.core.types import Batch, Capabilities, Placement, StepPlan, StepResult, Tier
+from engines.core.types import Batch, Capabilities, CohortPlan, Placement, StepPlan, StepResult, Tier
 from engines.model.llama import Llama
 from engines.model.sampler import Sampling, sample
 
 GREEDY = Sampling()
 
 
-@dataclass(slots=True)
-class _Pass:
-    """What one batch carries from op to op."""
-
-    rows: Rows
-    hidden: torch.Tensor
-    query: torch.Tensor
-    fresh: KvRows
-    attended: torch.Tensor | None  # [rows, query_heads, head_dim], one buffer for all layers
-    sampled: list[int]
-
-
 class TorchExecutor:
+    """`pool`: the host's threads, or None where nothing attends there."""
+
     def __init__(
         self,
         model: Llama,
@@ -45,6 +41,7 @@ class TorchExecutor:
         device: torch.device,
         dtype: torch.dtype,
         sampling: Sampling = GREEDY,
+        pool: Pool | None = None,
     ) -> None:
         config = model.config
         shape = KvShape(config.layers, config.kv_heads, config.head_dim, dtype)
@@ -53,15 +50,19 @@ class TorchExecutor:
         self._placement = placement
         self._pace = pace
         self._device = device
-        self._stores = {
+        self._pool = pool
+        self._stores: Stores = {
             Tier.ACCEL: PagedKv(shape, capabilities.accel, device),
             Tier.HOST: PagedKv(shape, capabilities.host, torch.device("cpu"), pin=device.type == "cuda"),
         }
         self._mover = KvMover(self._stores)
         self._ops: PagedOps = NativeOps() if device.type == "cpu" else TorchOps()
-        most_tokens = min(capabilities.accel.tokens, capabilities.max_model_tokens)
-        self._tables = BlockTables(slots, -(-most_tokens // capabilities.accel.page_tokens))
+        self._page_tokens = {tier: capabilities.tier(tier).page_tokens for tier in self._stores}
+        longest = [min(capabilities.tier(tier).tokens, capabilities.max_model_tokens) for tier in self._stores]
+        pages = [-(-tokens // size) for tokens, size in zip(longest, self._page_tokens.values(), strict=True)]
+        self._tables = BlockTables(slots, max(pages))
         self._sequences: dict[int, list[int]] = {}
+        self._flights: dict[int, Flight] = {}
         self._default = sampling
         self._sampling: dict[int, Sampling] = {}
 
@@ -80,81 +81,96 @@ class TorchExecutor:
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
+        return self._fly(plan) if plan.cohorts else self._run(plan)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()  # first: its threads read the pages
+        self._flights.clear()
+        self._stores.clear()
+        self._sequences.clear()
+
+    # --- a step whose ops are known beforehand -----------------------------------------------------------------------
+
+    def _run(self, plan: StepPlan) -> StepResult:
         program = lower(plan, self._placement)
         self._tables.apply(plan.changes)
         passes = [self._begin(batch) for batch in plan.batches]
         pace = self._pace.step(plan, program)  # preparing belongs to the overhead between two steps
         for op in program.ops:
             pace.before(op)
-            self._execute(op, plan, passes[op.batch])
+            state = passes[op.batch]
+            if op.kind is OpKind.HOST_ATTENTION:
+                state.submit_host(op.layer)
+                pace.submitted(op)
+                continue
+            if op.kind is OpKind.ROWS_TO_ACCEL:
+                (submitted,) = op.after
+                pace.returned(program.ops[submitted], state.job)
+            self._execute(op, plan, state)
             pace.after(op)
         ended_s, units = pace.finish()
         tokens = [token for each in passes for token in each.sampled]
         return StepResult(tokens, pace.started_s, ended_s, units)
 
-    def close(self) -> None:
-        self._stores.clear()
-        self._sequences.clear()
-
-    # --- one op ------------------------------------------------------------------------------------------------------
-
-    def _execute(self, op: Op, plan: StepPlan, state: _Pass) -> None:
+    def _execute(self, op: Op, plan: StepPlan, state: BatchPass) -> None:
         match op.kind:
             case OpKind.MOVE:
                 self._mover.copy(plan.moves[op.move])
             case OpKind.FIRST:
-                state.hidden = self._model.embed(state.rows.token_ids)
-                self._pre_attention(0, state)
+                state.first(())
             case OpKind.ATTENTION:
-                self._attention(op.layer, state)
+                state.accel_attention(op.layer)
             case OpKind.BETWEEN:
-                self._post_attention(op.layer, state)
-                self._pre_attention(op.layer + 1, state)
+                state.between(op.layer, ())
             case OpKind.LAST:
-                self._post_attention(op.layer, state)
-                self._sample(state)
+                state.last(op.layer, ())
+            case OpKind.ROWS_TO_HOST:
+                state.rows_to_host(op.layer)
+            case OpKind.ROWS_TO_ACCEL:
+                state.rows_to_accel()
+            case OpKind.PROMPT_TO_HOST:
+                state.prompt_to_host(op.layer)
+            case OpKind.PROMPT_TO_ACCEL:
+                """Prefill attention reads the host's pages where it needs them."""
             case OpKind.HOST_ATTENTION:
-                raise NotImplementedError("no lowering emits host attention yet")
+                raise UnsupportedPlanError("host attention is submitted, not executed")
 
-    def _pre_attention(self, layer: int, state: _Pass) -> None:
-        state.query, key, value = self._model.pre_attention(layer, state.hidden, state.rows.positions)
-        state.fresh = KvRows(key, value)
-        self._ops.append(state.fresh, self._pages(layer), state.rows)
+    # --- a pass with cohorts -----------------------------------------------------------------------------------------
 
-    def _attention(self, layer: int, state: _Pass) -> None:
-        rows, query, pages = state.rows, state.query, self._pages(layer)
-        if state.attended is None:
-            state.attended = torch.empty_like(query, memory_format=torch.contiguous_format)
-        out, decodes = state.attended, rows.decode_rows
-        if decodes:
-            self._ops.decode(query[:decodes], pages, rows, out[:decodes])
-        for segment in rows.prefills:
-            first, length = segment.first_row, segment.length
-            span = slice(first, first + length)
-            self._ops.prefill(query[span], state.fresh.span(first, length), pages, segment, out[span])
+    def _fly(self, plan: StepPlan) -> StepResult:
+        self._tables.apply(plan.changes)
+        (batch,) = plan.batches
+        state = self._begin(batch)
+        for cohort in plan.cohorts:
+            if cohort.cohort not in self._flights:
+                self._flights[cohort.cohort] = self._flight(cohort)
+        for move in plan.moves:
+            self._mover.copy(move)
+        pace = self._pace.flight(plan)
+        runner = FlightRunner(state, pace, self._flights)
+        answers, finished = run_pass(plan.cohorts, self._model.config.layers, runner)
+        for number in finished:
+            del self._flights[number]
+        ended_s, units = pace.finish()
+        return StepResult(state.sampled, pace.started_s, ended_s, units, answers, finished)
 
-    def _pages(self, layer: int) -> Pages:
-        store = self._stores[Tier.ACCEL]
-        return Pages(store.keys[layer], store.values[layer])
-
-    def _post_attention(self, layer: int, state: _Pass) -> None:
-        assert state.attended is not None
-        state.hidden = self._model.post_attention(layer, state.hidden, state.attended.flatten(1))
-
-    def _sample(self, state: _Pass) -> None:
-        rows = state.rows
-        if not rows.sample_requests:
-            return
-        hidden = state.hidden if rows.sample_rows is None else state.hidden[rows.sample_rows]
-        settings = [self._sampling.get(request_id, GREEDY) for request_id in rows.sample_requests]
-        state.sampled = sample(self._model.logits(hidden), settings, rows.sample_positions)
-        for request_id, token in zip(rows.sample_requests, state.sampled, strict=True):
-            self._sequences[request_id].append(token)
+    def _flight(self, cohort: CohortPlan) -> Flight:
+        pages = self._page_tokens[Tier.HOST]
+        rows = host_rows(cohort.slots, cohort.positions, self._tables, self._sequences, pages)
+        return Flight(rows, *BatchPass.nothing(self._model, torch.device("cpu"), len(cohort.slots)))
 
     # --- one plan ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, batch: Batch) -> _Pass:
-        page_tokens = self._capabilities.accel.page_tokens
-        rows = build_rows(batch, self._tables, self._sequences, page_tokens, self._device)
-        empty = torch.empty(0)
-        return _Pass(rows, empty, empty, KvRows(empty, empty), None, [])
+    def _begin(self, batch: Batch) -> BatchPass:
+        rows = build_rows(batch, self._tables, self._sequences, self._page_tokens, self._device)
+        return BatchPass(self._model, self._ops, self._stores, rows, self._sample, self._pool)
+
+    def _sample(self, logits: torch.Tensor, requests: Sequence[int], positions: Sequence[int]) -> list[int]:
+        """Who was aborted in flight samples as well, and nobody keeps it."""
+        settings = [self._sampling.get(request_id, GREEDY) for request_id in requests]
+        tokens = sample(logits, settings, positions)
+        for request_id, token in zip(requests, tokens, strict=True):
+            if request_id in self._sequences:
+                self._sequences[request_id].append(token)
+        return tokens

@@ -26,16 +26,21 @@ class Work:
     prefill_pairs: int = 0  # query-key pairs under the causal mask
     sampled: int = 0
     chunks: tuple[tuple[int, int], ...] = ()  # (length, start) of each prefill: measured tables price them one by one
+    host_prefill_tokens: int = 0  # of them, those whose KV leaves for the host, layer by layer
+    host_prefill_context: int = 0  # KV of their earlier chunks, which comes back for each layer
 
 
 def work_of(batch: Batch) -> Work:
     decode_rows, host_rows = len(batch.decode_slots), len(batch.host_slots)
-    prefill_tokens = prefill_kv = pairs = samples = 0
+    prefill_tokens = prefill_kv = pairs = samples = leaving = returning = 0
     for chunk in batch.prefills:
         prefill_tokens += chunk.length
         prefill_kv += chunk.start + chunk.length
         pairs += chunk.length * chunk.start + chunk.length * (chunk.length + 1) // 2
         samples += chunk.samples
+        if chunk.tier is Tier.HOST:
+            leaving += chunk.length
+            returning += chunk.start
     return Work(
         tokens=decode_rows + host_rows + prefill_tokens,
         decode_rows=decode_rows,
@@ -47,6 +52,8 @@ def work_of(batch: Batch) -> Work:
         prefill_pairs=pairs,
         sampled=decode_rows + host_rows + samples,
         chunks=tuple([(chunk.length, chunk.start) for chunk in batch.prefills]),
+        host_prefill_tokens=leaving,
+        host_prefill_context=returning,
     )
 
 
@@ -80,6 +87,17 @@ class CostTable(Protocol):
     def move_s(self, move: Move) -> float:
         """All layers of one request's KV over the link."""
 
+    def rows_to_host_s(self, rows: int) -> float:
+        """Query, key and value of decode rows, one layer."""
+
+    def rows_to_accel_s(self, rows: int) -> float:
+        """What attention made of them, one layer."""
+
+    def kv_to_host_s(self, tokens: int) -> float:
+        """KV of prompt tokens, one layer."""
+
+    def kv_to_accel_s(self, tokens: int) -> float: ...
+
 
 class Predictor(CostTable, Protocol):
     """A policy's belief about the same quantities. Structurally equal, never the same object as the simulator's."""
@@ -96,6 +114,7 @@ class ModelCosts:
     bytes_per_parameter: float
     kv_bytes_per_token: int  # one layer, keys and values
     attention_flops_per_pair: int  # 4 * query heads * head dim
+    query_bytes_per_row: int  # one layer
     tokens_each: int = 1  # how many tokens of the modelled workload one prompt or KV token here stands for
 
 
@@ -163,10 +182,24 @@ class Roofline:
         return (machine.host_attention_fixed_s + read / machine.host_attention_bytes_per_s) * self.time_scale
 
     def move_s(self, move: Move) -> float:
-        machine = self.machine
-        rate = machine.d2h_bytes_per_s if move.target is Tier.HOST else machine.h2d_bytes_per_s
-        moved = move.tokens * self._kv_bytes * self.model.layers
-        return (machine.link_latency_s + moved / rate) * self.time_scale
+        rate = self.machine.d2h_bytes_per_s if move.target is Tier.HOST else self.machine.h2d_bytes_per_s
+        return self._link_s(move.tokens * self._kv_bytes * self.model.layers, rate)
+
+    def rows_to_host_s(self, rows: int) -> float:
+        row_bytes = self.model.query_bytes_per_row + self.model.kv_bytes_per_token
+        return self._link_s(rows * row_bytes, self.machine.d2h_bytes_per_s)
+
+    def rows_to_accel_s(self, rows: int) -> float:
+        return self._link_s(rows * self.model.query_bytes_per_row, self.machine.h2d_bytes_per_s)
+
+    def kv_to_host_s(self, tokens: int) -> float:
+        return self._link_s(tokens * self._kv_bytes, self.machine.d2h_bytes_per_s)
+
+    def kv_to_accel_s(self, tokens: int) -> float:
+        return self._link_s(tokens * self._kv_bytes, self.machine.h2d_bytes_per_s)
+
+    def _link_s(self, moved: float, bytes_per_s: float) -> float:
+        return (self.machine.link_latency_s + moved / bytes_per_s) * self.time_scale if moved else 0.0
 
     def _pre_attention_s(self, tokens: int) -> float:
         return self._gemm_s(self.model.pre_parameters, tokens)

@@ -11,14 +11,18 @@ from functools import lru_cache
 
 from engines.core.cost import CostTable, Work, link_unit, work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.types import Guard, Mode, Move, Placement, StepPlan, Unit
+from engines.core.types import Batch, Guard, Mode, Move, Placement, StepPlan, Tier, Unit
 
 
 class OpKind(Enum):
     MOVE = "move"  # one request's KV between tiers
     FIRST = "first"  # embedding, pre-attention of layer 0
     ATTENTION = "attention"
+    ROWS_TO_HOST = "rows_to_host"  # query, key and value of the rows whose KV is there
     HOST_ATTENTION = "host_attention"
+    ROWS_TO_ACCEL = "rows_to_accel"  # what it made of them
+    PROMPT_TO_HOST = "prompt_to_host"  # KV of a layer that host-bound prompt rows made, from its one-layer stage
+    PROMPT_TO_ACCEL = "prompt_to_accel"  # KV of their earlier chunks, back into the stage
     BETWEEN = "between"  # post-attention of this layer, pre-attention of the next
     LAST = "last"  # post-attention of the last layer, head, sampling
 
@@ -56,25 +60,109 @@ class Program:
         return Program(tuple(ops), tuple(counts.values()), serial)
 
 
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """What decides which ops a batch needs."""
+
+    accel: bool  # any attention on the accelerator
+    host: bool  # decode rows whose KV is on the host
+    stages: bool  # prompt rows whose KV goes there
+    reloads: bool  # and comes back for later chunks
+
+
 def lower(plan: StepPlan, placement: Placement) -> Program:
-    if plan.mode is not Mode.GPU_ONLY or len(plan.batches) != 1 or plan.cohorts:
-        raise UnsupportedPlanError(f"no lowering for {plan.mode.value} with {len(plan.batches)} batches yet")
+    """The ops of a plan in which nothing depends on what happens meanwhile; passes with cohorts are run_pass's."""
     if not placement.all_resident:
-        raise UnsupportedPlanError("gpu_only is lowered with every layer on the accelerator")
-    return _gpu_only(len(placement.layers), tuple(map(link_unit, plan.moves)) if plan.moves else ())
+        raise UnsupportedPlanError(f"{plan.mode.value} is lowered with every layer on the accelerator")
+    batches = len(plan.batches)
+    if plan.mode is Mode.ASYMMETRIC and batches in (1, 2) and not plan.cohorts:
+        waits_for_accel = False
+    elif plan.mode in (Mode.GPU_ONLY, Mode.SEQUENTIAL, Mode.FULL_OVERLAP) and batches == 1 and not plan.cohorts:
+        waits_for_accel = plan.mode is Mode.SEQUENTIAL
+    else:
+        raise UnsupportedPlanError(
+            f"no lowering for {plan.mode.value} with {batches} batches and {len(plan.cohorts)} cohorts"
+        )
+    shapes = tuple([_shape(batch) for batch in plan.batches])
+    move_units = tuple(map(link_unit, plan.moves)) if plan.moves else ()
+    return _pipelined(len(placement.layers), move_units, shapes, waits_for_accel)
 
 
-@lru_cache(maxsize=256)
-def _gpu_only(layers: int, move_units: tuple[Unit, ...]) -> Program:
-    """One unified batch, layer after layer. Moves come first: blocks they vacate are written by this very step."""
+def _shape(batch: Batch) -> BatchShape:
+    host_bound = [chunk.start for chunk in batch.prefills if chunk.tier is Tier.HOST]
+    return BatchShape(
+        accel=bool(batch.decode_slots or batch.prefills),
+        host=bool(batch.host_slots),
+        stages=bool(host_bound),
+        reloads=any(host_bound),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _pipelined(
+    layers: int, move_units: tuple[Unit, ...], shapes: tuple[BatchShape, ...], waits_for_accel: bool
+) -> Program:
+    """Batches take turns on the accelerator, layer by layer; what one leaves to the host overlaps the others' turns.
+
+    With one batch the host attends while the accelerator does the same for its own rows, or, if it waits for that,
+    after it. Moves come first: blocks they vacate are written by this very step.
+    """
     ops = _moves(move_units)
     moved = tuple(range(len(ops)))
-    ops.append(Op(len(ops), OpKind.FIRST, Unit.GPU, 0, moved))
+    lanes = [_Lane(ops, index, shape, waits_for_accel) for index, shape in enumerate(shapes)]
+    for lane in lanes:
+        lane.linear(OpKind.FIRST, 0, moved)
     for layer in range(layers):
-        ops.append(Op(len(ops), OpKind.ATTENTION, Unit.GPU, layer, (len(ops) - 1,)))
-        kind = OpKind.LAST if layer == layers - 1 else OpKind.BETWEEN
-        ops.append(Op(len(ops), kind, Unit.GPU, layer, (len(ops) - 1,)))
+        for lane in lanes:
+            lane.attend(layer)
+            lane.linear(OpKind.LAST if layer == layers - 1 else OpKind.BETWEEN, layer, ())
     return Program.of(ops)
+
+
+class _Lane:
+    """One batch on its way through the layers: writes its ops in the order in which one thread may launch them."""
+
+    def __init__(self, ops: list[Op], batch: int, shape: BatchShape, waits_for_accel: bool) -> None:
+        self._ops = ops
+        self._batch = batch
+        self._shape = shape
+        self._waits_for_accel = waits_for_accel
+        self._fresh = -1  # the op that made query, key and value of the layer at hand
+        self._attended: tuple[int, ...] = ()  # what has to end before they are used
+        self._rows = -1  # host attention in flight
+
+    def linear(self, kind: OpKind, layer: int, after: tuple[int, ...]) -> None:
+        shape = self._shape
+        self._fresh = self._add(kind, Unit.GPU, layer, (*after, *self._attended))
+        if kind is OpKind.LAST:
+            return
+        layer = 0 if kind is OpKind.FIRST else layer + 1
+        self._attended = (self._fresh,)
+        if shape.host and not self._waits_for_accel:
+            self._hand_over(layer, self._fresh)
+        if shape.reloads:
+            back = self._add(OpKind.PROMPT_TO_ACCEL, Unit.H2D, layer, (self._fresh,))
+            self._attended = (*self._attended, back)
+
+    def attend(self, layer: int) -> None:
+        shape, ends = self._shape, []
+        if shape.accel:
+            ends.append(self._add(OpKind.ATTENTION, Unit.GPU, layer, self._attended))
+        if shape.host and self._waits_for_accel:
+            self._hand_over(layer, ends[-1] if ends else self._fresh)
+        if shape.stages:  # the next layer's KV needs the stage
+            ends.append(self._add(OpKind.PROMPT_TO_HOST, Unit.D2H, layer, (self._fresh,)))
+        if shape.host:
+            ends.append(self._add(OpKind.ROWS_TO_ACCEL, Unit.H2D, layer, (self._rows,)))
+        self._attended = tuple(ends) or (self._fresh,)
+
+    def _hand_over(self, layer: int, after: int) -> None:
+        down = self._add(OpKind.ROWS_TO_HOST, Unit.D2H, layer, (after,))
+        self._rows = self._add(OpKind.HOST_ATTENTION, Unit.CPU, layer, (down,))
+
+    def _add(self, kind: OpKind, unit: Unit, layer: int, after: tuple[int, ...]) -> int:
+        self._ops.append(Op(len(self._ops), kind, unit, layer, after, self._batch))
+        return len(self._ops) - 1
 
 
 def _moves(units: tuple[Unit, ...]) -> list[Op]:
@@ -99,6 +187,14 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
             return costs.post_attention_s(costs.gemm_rows(work)) + costs.head_s(work.sampled)
         case OpKind.MOVE:
             return costs.move_s(moves[op.move])
+        case OpKind.ROWS_TO_HOST:
+            return costs.rows_to_host_s(work.host_rows)
+        case OpKind.ROWS_TO_ACCEL:
+            return costs.rows_to_accel_s(work.host_rows)
+        case OpKind.PROMPT_TO_HOST:
+            return costs.kv_to_host_s(work.host_prefill_tokens)
+        case OpKind.PROMPT_TO_ACCEL:
+            return costs.kv_to_accel_s(work.host_prefill_context)
 
 
 def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
@@ -110,12 +206,17 @@ def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]
     return [known[op.kind, op.batch, op.move] for op in program.ops]
 
 
-def place(program: Program, seconds: list[float], begin_s: float) -> list[float]:
-    """List scheduling: when each op ends if it starts as soon as its unit and its dependencies allow."""
-    free_s: dict[Unit, float] = {}
+def place(
+    program: Program, seconds: list[float], begin_s: float, free_s: dict[Unit, float] | None = None
+) -> list[float]:
+    """List scheduling: when each op ends if it starts as soon as its unit and its dependencies allow.
+
+    `free_s`: until when units are busy with what earlier steps left behind; brought up to date.
+    """
+    free_s = {} if free_s is None else free_s
     ends_s: list[float] = []
     for op, duration_s in zip(program.ops, seconds, strict=True):
-        start_s = free_s.get(op.unit, begin_s)
+        start_s = max(free_s.get(op.unit, begin_s), begin_s)
         for index in op.after:
             if ends_s[index] > start_s:
                 start_s = ends_s[index]
@@ -124,7 +225,9 @@ def place(program: Program, seconds: list[float], begin_s: float) -> list[float]
     return ends_s
 
 
-def makespan(program: Program, plan: StepPlan, costs: CostTable) -> tuple[float, list[float]]:
+def makespan(
+    program: Program, plan: StepPlan, costs: CostTable, begin_s: float = 0.0, free_s: dict[Unit, float] | None = None
+) -> tuple[float, list[float]]:
     """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
     busy_s = [0.0] * len(Unit)
     works = [work_of(batch) for batch in plan.batches]
@@ -132,4 +235,4 @@ def makespan(program: Program, plan: StepPlan, costs: CostTable) -> tuple[float,
         busy_s[op.unit] += count * seconds_of(op, works[op.batch], plan.moves, costs)
     if program.serial:
         return sum(busy_s), busy_s
-    return max(place(program, durations(program, plan, costs), 0.0)), busy_s
+    return max(place(program, durations(program, plan, costs), begin_s, free_s)) - begin_s, busy_s

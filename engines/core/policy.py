@@ -4,12 +4,13 @@ A policy holds no request state. It fills a proposal, may price and trim it, and
 allocated until the core has checked the decision and commits it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from engines.core.cohorts import Cohort
 from engines.core.cost import Predictor
-from engines.core.request import Request
+from engines.core.request import Phase, Request
 from engines.core.types import Capabilities, Limits, Mode, Placement, PreemptionKind, Tier
 
 
@@ -36,11 +37,23 @@ class BatchDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class CohortDecision:
+    """A cohort that this pass takes along: `flying`, parked somewhere, or a new one of `requests`."""
+
+    flying: Cohort | None = None
+    requests: Sequence[Request] = ()
+    patience_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
+    """Cohorts that are not named stay where they are parked."""
+
     mode: Mode
     batches: tuple[BatchDecision, ...]
     preemptions: Sequence[Preemption] = ()
     moves: Sequence[tuple[Request, Tier]] = ()  # swapped requests that come back, migrations
+    cohorts: Sequence[CohortDecision] = ()
 
 
 @dataclass(slots=True)
@@ -54,6 +67,8 @@ class View:
     limits: Limits
     capabilities: Capabilities
     predict: Predictor | None  # None where nothing is modelled and nothing was profiled
+    cohorts: Sequence[Cohort] = ()  # in flight, oldest first
+    last_mode: Mode | None = None  # of the step before
 
     def propose(self) -> "Proposal":
         return Proposal(self)
@@ -80,82 +95,164 @@ class Proposal:
 
     view: View
     decodes: list[Request] = field(default_factory=list)
+    host_decodes: list[Request] = field(default_factory=list)
     prefills: list[Prefill] = field(default_factory=list)
     preemptions: list[Preemption] = field(default_factory=list)
     moves: list[tuple[Request, Tier]] = field(default_factory=list)
     free: dict[Tier, int] = field(init=False)
     tokens_left: int = field(init=False)
     kept: int = field(init=False)
+    _gone: set[Request] = field(default_factory=set)  # preempted or offloaded by this very proposal
 
     def __post_init__(self) -> None:
         self.free = dict(self.view.free)
-        self.tokens_left = self.view.limits.max_batch_tokens
+        self.tokens_left = self.view.limits.max_batch_tokens - sum(len(c.requests) for c in self.view.cohorts)
         self.kept = len(self.view.running)
 
-    def continue_running(self, preemption: PreemptionKind = PreemptionKind.RECOMPUTE) -> None:
-        """Running requests first: each decodes or takes its next chunk; when blocks run out the youngest makes room."""
-        running = self.view.running
-        index = 0
-        while index < self.kept and self.tokens_left > 0:
-            request = running[index]
+    def continue_running(
+        self, preemption: PreemptionKind = PreemptionKind.RECOMPUTE, *, offloads: bool = False
+    ) -> None:
+        """Running requests first: each decodes or takes its next chunk; when the blocks of a tier run out, its youngest
+        makes room. `offloads`: from the accelerator it goes on to run on the host, where there is room.
+
+        Who flies with a cohort is not asked.
+        """
+        gone, accel = self._gone, Tier.ACCEL
+        for request in self.view.running:
+            if self.tokens_left <= 0:
+                return
+            if request.in_flight or request in gone:
+                continue
             pending = request.known - request.computed
             tokens = pending if pending <= self.tokens_left else self.tokens_left
-            if request.computed + tokens > request.capacity and not self._make_room(request, index, tokens, preemption):
-                break  # the request itself was the youngest and made room for its elders
-            if pending == 1:
+            if request.computed + tokens > request.capacity and not self._make_room(
+                request, tokens, preemption, offloads
+            ):
+                continue  # it had to make room for its elders, or waits for somebody in flight
+            if pending != 1:
+                self.prefills.append(Prefill(request, tokens, request.tier))
+            elif request.tier is accel:
                 self.decodes.append(request)
             else:
-                self.prefills.append(Prefill(request, tokens, request.tier))
+                self.host_decodes.append(request)
             self.tokens_left -= tokens
-            index += 1
 
     def admit_waiting(self, tier: Tier, whole_prompt: bool = True) -> None:
         """Then waiting ones, first come first served; `whole_prompt` asks for room for all of it, not for one chunk."""
-        page_tokens = self.view.page_tokens[tier]
+        self.admit(lambda _: (tier,), whole_prompt)
+
+    def admit(self, tiers: Callable[[Request], Sequence[Tier]], whole_prompt: bool = True) -> None:
+        """The same with a choice: each goes to the first of its tiers that has room, or it and all after it wait. Once
+        somebody had to take a later tier, so do those that follow.
+        """
+        nearest = Tier.ACCEL
         for request in self.view.waiting:
             if self.tokens_left <= 0 or self.kept >= self.view.limits.max_batch:
                 return
             tokens = min(request.known - request.computed, self.tokens_left)
             reserved = request.known if whole_prompt else request.computed + tokens
-            if -(-reserved // page_tokens) > self.free[tier]:
+            choices = tiers(request)
+            fit = (each for each in choices if each >= nearest and self.pages(reserved, each) <= self.free[each])
+            tier = next(fit, None)
+            if tier is None:
                 return
-            self.free[tier] -= -(-(request.computed + tokens) // page_tokens)
+            if tier is not choices[0]:
+                nearest = tier
+            self.free[tier] -= self.pages(request.computed + tokens, tier)
             if request.blocks:  # swapped out: its KV comes back first
                 self.moves.append((request, tier))
                 self.free[request.tier] += len(request.blocks)
             self._take(request, tokens, tier)
 
-    def decision(self, mode: Mode) -> Decision:
-        return Decision(mode, (BatchDecision(self.decodes, self.prefills),), self.preemptions, self.moves)
+    def put_off(self) -> bool:
+        """The last admission waits after all; False when nobody was admitted, or its KV comes from elsewhere."""
+        if (
+            not self.prefills
+            or self.prefills[-1].request.phase is not Phase.WAITING
+            or self.prefills[-1].request.blocks
+        ):
+            return False
+        last = self.prefills.pop()
+        self.free[last.tier] += self.pages(last.request.computed + last.tokens, last.tier)
+        self.tokens_left += last.tokens
+        self.kept -= 1
+        return True
+
+    def bring_back(self, share: float) -> None:
+        """Running requests move from the host to the accelerator, oldest first, while that stays filled up to
+        `share`.
+        """
+        spare = self.free[Tier.ACCEL] - round((1 - share) * self.view.capabilities.accel.blocks)
+        while self.host_decodes:
+            request = self.host_decodes[0]
+            pages = self.pages(request.known, Tier.ACCEL)
+            if pages > spare:
+                return
+            spare -= pages
+            self.free[Tier.ACCEL] -= pages
+            self.free[Tier.HOST] += len(request.blocks)
+            self.moves.append((request, Tier.ACCEL))
+            self.decodes.append(self.host_decodes.pop(0))
+
+    def pages(self, tokens: int, tier: Tier) -> int:
+        return -(-tokens // self.view.page_tokens[tier])
+
+    def batch(self, host_decodes: Sequence[Request] | None = None) -> BatchDecision:
+        """Everything in one batch; of the host's decodes those given."""
+        return BatchDecision(self.decodes, self.prefills, self.host_decodes if host_decodes is None else host_decodes)
+
+    def decision(self, mode: Mode, *batches: BatchDecision, cohorts: Sequence[CohortDecision] = ()) -> Decision:
+        return Decision(mode, batches or (self.batch(),), self.preemptions, self.moves, cohorts)
 
     def _take(self, request: Request, tokens: int, tier: Tier) -> None:
-        if request.known - request.computed == 1:
+        if request.known - request.computed == 1 and tier is Tier.ACCEL:
             self.decodes.append(request)
-        else:
+        else:  # on the host a prompt of one token as well: nobody may leave an admission out afterwards
             self.prefills.append(Prefill(request, tokens, tier))
         self.tokens_left -= tokens
         self.kept += 1
 
-    def _make_room(self, request: Request, index: int, tokens: int, preemption: PreemptionKind) -> bool:
+    def _make_room(self, request: Request, tokens: int, preemption: PreemptionKind, offloads: bool) -> bool:
         """Preempt from the young end until `request` can grow; False when it had to go itself."""
         tier = request.tier
-        page_tokens = self.view.page_tokens[tier]
-        missing = -(-(request.computed + tokens) // page_tokens) - len(request.blocks)
+        missing = self.pages(request.computed + tokens, tier) - len(request.blocks)
         while missing > self.free[tier]:
-            self.kept -= 1
-            self._preempt(self.view.running[self.kept], preemption)
-            if self.kept == index:
+            victim = self._youngest(tier)
+            if victim is None:
+                return False
+            if not (offloads and tier is Tier.ACCEL and self._offload(victim)):
+                self._preempt(victim, preemption)
+            if victim is request:
                 return False
         self.free[tier] -= missing
+        return True
+
+    def _youngest(self, tier: Tier) -> Request | None:
+        for request in reversed(self.view.running):
+            if request.tier is tier and not request.in_flight and request not in self._gone:
+                return request
+        return None
+
+    def _offload(self, victim: Request) -> bool:
+        """It stands still in this step and decodes on the host from the next one on."""
+        pages = self.pages(victim.known, Tier.HOST)
+        if victim.pending != 1 or pages > self.free[Tier.HOST]:
+            return False
+        self.free[Tier.HOST] -= pages
+        self.free[Tier.ACCEL] += len(victim.blocks)
+        self.moves.append((victim, Tier.HOST))
+        self._gone.add(victim)
         return True
 
     def _preempt(self, victim: Request, preemption: PreemptionKind) -> None:
         kind = preemption
         if kind is PreemptionKind.SWAP:
-            pages = -(-victim.computed // self.view.page_tokens[Tier.HOST])
-            if victim.computed == 0 or pages > self.free[Tier.HOST]:
+            pages = self.pages(victim.computed, Tier.HOST)
+            if victim.tier is Tier.HOST or victim.computed == 0 or pages > self.free[Tier.HOST]:
                 kind = PreemptionKind.RECOMPUTE
             else:
                 self.free[Tier.HOST] -= pages
         self.free[victim.tier] += len(victim.blocks)
+        self.kept -= 1
+        self._gone.add(victim)
         self.preemptions.append(Preemption(victim, kind))

@@ -27,6 +27,7 @@ class Measurements:
     to_accel: Knots
     step_overhead_s: float
     token_overhead_s: float
+    layers: int
 
 
 class UnmeasuredError(ValueError):
@@ -38,6 +39,7 @@ class ProfileTable:
 
     def __init__(self, measured: Measurements) -> None:
         self._step_overhead_s, self._token_overhead_s = measured.step_overhead_s, measured.token_overhead_s
+        self._layers = measured.layers
         self.pre_attention_s = _seconds(measured.first)
         self.post_attention_s = _seconds(measured.last)
         self.linear_s = _seconds(measured.between)
@@ -77,6 +79,18 @@ class ProfileTable:
 
     def move_s(self, move: Move) -> float:
         return self._links[move.target](move.tokens)
+
+    def rows_to_host_s(self, rows: int) -> float:
+        return self.kv_to_host_s(rows)  # a query beside key and value: small copies cost their latency
+
+    def rows_to_accel_s(self, rows: int) -> float:
+        return self.kv_to_accel_s(rows)
+
+    def kv_to_host_s(self, tokens: int) -> float:
+        return self._links[Tier.HOST](tokens) / self._layers
+
+    def kv_to_accel_s(self, tokens: int) -> float:
+        return self._links[Tier.ACCEL](tokens) / self._layers
 
 
 def _seconds(knots: Knots) -> Callable[[int], float]:

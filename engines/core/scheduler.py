@@ -7,19 +7,23 @@
 Not here: what a policy prefers (policy.py and the engines' own pages), what a step costs, what it computes.
 """
 
+from bisect import bisect, insort
 from collections import deque
 from collections.abc import Sequence
 
+from engines.core.cohorts import Cohort
 from engines.core.cost import Predictor
 from engines.core.errors import IntegrityError, PolicyError
 from engines.core.kv import KVManager
-from engines.core.policy import BatchDecision, Decision, Policy, Preemption, Prefill, View
+from engines.core.policy import BatchDecision, CohortDecision, Decision, Policy, Preemption, Prefill, View
 from engines.core.request import Phase, Request
 from engines.core.types import (
     Batch,
     BlockChanges,
     Capabilities,
+    CohortPlan,
     Limits,
+    Mode,
     Move,
     PreemptionKind,
     PrefillChunk,
@@ -47,8 +51,18 @@ class _Draft:
         self.preempted: list[int] = []
         self.admitted: list[int] = []
 
+    def begin(self, request: Request) -> None:
+        """Its slot, with the blocks that it holds already."""
+        self.starts.append(SlotStart(request.slot, request.request_id, request.tier))
+        self.grown_slots.extend([request.slot] * len(request.blocks))
+        self.grown_blocks.extend(request.blocks)
+
     def changes(self) -> BlockChanges:
         return BlockChanges(tuple(self.ends), tuple(self.starts), tuple(self.grown_slots), tuple(self.grown_blocks))
+
+
+def _arrival(request: Request) -> int:
+    return request.sequence
 
 
 class EngineCore:
@@ -60,6 +74,7 @@ class EngineCore:
         self.kv = KVManager(capabilities)
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
+        self.cohorts: list[Cohort] = []  # in flight, oldest first
         self._requests: dict[int, Request] = {}
         self._predictor = predictor
         self._page_tokens = {tier: pool.page_tokens for tier, pool in self.kv.pools.items()}
@@ -69,6 +84,8 @@ class EngineCore:
         self._computing: list[tuple[Request, int]] = []  # prefills of the plan in progress
         self._step = 0
         self._sequence = 0
+        self._last_cohort = 0
+        self._last_mode: Mode | None = None
         self._plan_open = False
 
     # --- requests come and go ----------------------------------------------------------------------------------------
@@ -95,7 +112,8 @@ class EngineCore:
             raise RuntimeError("abort between commit and schedule, not while a plan is running")
         if request.phase is Phase.RUNNING:
             self.running.remove(request)
-            self._unbind(request)
+            if not request.in_flight:  # else its cohort brings the slot back
+                self._unbind(request)
         else:
             self.waiting.remove(request)
         self._end(request)
@@ -103,7 +121,7 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running or self.waiting or self.cohorts)
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
@@ -122,17 +140,20 @@ class EngineCore:
         self._move(decision.moves, draft)
         self._admit(decision, draft)
         batches = tuple(self._batch(batch, draft) for batch in decision.batches)
-        if not any(batch.tokens for batch in batches):
+        cohorts = tuple([self._fly(cohort, draft) for cohort in decision.cohorts])
+        if not cohorts and not any(batch.tokens for batch in batches):
             raise PolicyError(f"{self.policy.name} decided an empty step with {len(self.waiting)} requests waiting")
-        self._check_budgets(batches)
+        self._check_budgets(batches, cohorts)
         self._step += 1
         self._plan_open = True
+        self._last_mode = decision.mode
         return StepPlan(
             self._step,
             decision.mode,
             batches,
             draft.changes(),
             tuple(draft.moves),
+            cohorts,
             preempted=tuple(draft.preempted),
             admitted=tuple(draft.admitted),
         )
@@ -142,6 +163,8 @@ class EngineCore:
         if not self._plan_open or plan.step != self._step:
             raise RuntimeError(f"plan {plan.step} is not the one in progress")
         tokens, sampling = result.tokens, self._sampling
+        if plan.cohorts:
+            tokens = self._land(plan, result)
         if len(tokens) != len(sampling):
             raise IntegrityError(f"{len(sampling)} rows sample, the executor returned {len(tokens)} tokens")
         for request, computed in self._computing:
@@ -171,14 +194,16 @@ class EngineCore:
             limits=self.limits,
             capabilities=self.capabilities,
             predict=self._predictor,
+            cohorts=self.cohorts,
+            last_mode=self._last_mode,
         )
 
     def _preempt(self, preemptions: Sequence[Preemption], draft: _Draft) -> None:
         for preemption in preemptions:
             request = preemption.request
-            if not self.running or self.running[-1] is not request:
-                raise PolicyError(f"{request!r} is preempted, but the youngest running request has to go first")
-            self.running.pop()
+            if request is not self._youngest(request.tier):
+                raise PolicyError(f"{request!r} is preempted, but the youngest of its tier has to go first")
+            self.running.remove(request)
             draft.ends.append(request.slot)
             self._free_slots.append(request.slot)
             request.slot = -1
@@ -190,12 +215,23 @@ class EngineCore:
                 request.tier = Tier.ACCEL
             request.phase = Phase.WAITING
             request.preemptions += 1
-            self.waiting.appendleft(request)
+            self.waiting.insert(bisect(self.waiting, request.sequence, key=_arrival), request)
             draft.preempted.append(request.request_id)
 
+    def _youngest(self, tier: Tier) -> Request | None:
+        """Of those that may go: whoever is in flight cannot."""
+        for request in reversed(self.running):
+            if request.tier is tier and not request.in_flight:
+                return request
+        return None
+
     def _move(self, moves: Sequence[tuple[Request, Tier]], draft: _Draft) -> None:
+        """A running request keeps its slot, whose table starts afresh."""
         for request, tier in moves:
             self._relocate(request, tier, draft)
+            if request.phase is Phase.RUNNING:
+                draft.ends.append(request.slot)
+                draft.begin(request)
 
     def _relocate(self, request: Request, tier: Tier, draft: _Draft) -> None:
         source_tier = request.tier
@@ -231,16 +267,17 @@ class EngineCore:
         request.tier = tier
         request.slot = self._free_slots.pop()
         request.phase = Phase.RUNNING
-        self.running.append(request)
-        draft.starts.append(SlotStart(request.slot, request.request_id, tier))
-        draft.grown_slots.extend([request.slot] * len(request.blocks))
-        draft.grown_blocks.extend(request.blocks)
+        insort(self.running, request, key=_arrival)
+        draft.begin(request)
         if not request.started:
             request.started = True
             draft.admitted.append(request.request_id)
 
     def _batch(self, decision: BatchDecision, draft: _Draft) -> Batch:
         decodes, host = decision.decodes, decision.host_decodes
+        for request in host:
+            if request.tier is not Tier.HOST or request.in_flight:
+                raise PolicyError(f"{request!r} cannot decode on the host: it is elsewhere, or flies with a cohort")
         for rows in (decodes, host):
             for request in rows:
                 if request.computed == request.capacity:
@@ -276,8 +313,55 @@ class EngineCore:
         draft.grown_slots.extend([request.slot] * len(given))
         draft.grown_blocks.extend(given)
 
-    def _check_budgets(self, batches: tuple[Batch, ...]) -> None:
-        tokens = sum([batch.tokens for batch in batches])
+    # --- cohorts -----------------------------------------------------------------------------------------------------
+
+    def _fly(self, decision: CohortDecision, draft: _Draft) -> CohortPlan:
+        cohort = decision.flying
+        if cohort is None:
+            self._last_cohort += 1
+            cohort = Cohort(self._last_cohort, decision.requests)
+            self.cohorts.append(cohort)
+            for request in cohort.requests:
+                if request.phase is not Phase.RUNNING or request.tier is not Tier.HOST or request.pending != 1:
+                    raise PolicyError(f"{request!r} cannot fly: cohorts decode requests that run on the host")
+                if request.in_flight:
+                    raise PolicyError(f"{request!r} flies already")
+                self._grow(request, request.known, draft)
+                request.in_flight = True
+        return cohort.plan(decision.patience_us)
+
+    def _land(self, plan: StepPlan, result: StepResult) -> list[int]:
+        """Cohorts move on; those at the end add their requests to the rows that sample. Returns the tokens of them all.
+
+        Who was aborted in flight gives its slot and its pages back only now.
+        """
+        rows = len(self._sampling)
+        tokens = list(result.tokens[:rows])
+        flying = {cohort.cohort: cohort for cohort in self.cohorts}
+        for planned in plan.cohorts:
+            flying[planned.cohort].layer = max(planned.parked_layer, 0)
+        for answer in result.answers:
+            flying[answer.guard.cohort].layer += answer.ready
+        for number in result.finished_cohorts:
+            cohort = flying[number]
+            self.cohorts.remove(cohort)
+            landed = result.tokens[rows : rows + len(cohort.requests)]
+            rows += len(cohort.requests)
+            if len(landed) != len(cohort.requests):
+                raise IntegrityError(f"cohort {number} landed {len(cohort.requests)} rows and {len(landed)} tokens")
+            for request, token in zip(cohort.requests, landed, strict=True):
+                request.in_flight = False
+                if request.phase is Phase.ENDED:
+                    self.kv.settle(request.request_id)
+                    self._unbind(request)
+                else:
+                    self._sampling.append(request)
+                    tokens.append(token)
+        tokens.extend(result.tokens[rows:])  # none, or commit says so
+        return tokens
+
+    def _check_budgets(self, batches: tuple[Batch, ...], cohorts: tuple[CohortPlan, ...]) -> None:
+        tokens = sum([batch.tokens for batch in batches]) + sum([len(cohort.slots) for cohort in cohorts])
         if tokens > self.limits.max_batch_tokens:
             raise PolicyError(f"{self.policy.name} puts {tokens} tokens in a step of {self.limits.max_batch_tokens}")
 
@@ -322,14 +406,17 @@ class EngineCore:
         """Blocks, slots, queues and counters add up. Cheap enough for tests to call after every step."""
         waiting = list(self.waiting)
         self.kv.check_integrity(self.running + waiting)
-        order = [request.sequence for request in self.running + waiting]
-        if order != sorted(order):
-            raise IntegrityError(f"queues are not first come, first served: {order}")
-        slots = sorted(self._free_slots + [request.slot for request in self.running])
+        for queue in (self.running, waiting):
+            order = [request.sequence for request in queue]
+            if order != sorted(order):
+                raise IntegrityError(f"a queue is not first come, first served: {order}")
+        aborted = [request for cohort in self.cohorts for request in cohort.requests if request.phase is Phase.ENDED]
+        slots = sorted(self._free_slots + [request.slot for request in self.running + aborted])
         if slots != list(range(self.limits.max_batch)):
             raise IntegrityError(f"slots lost or held twice: {slots}")
-        if len(self._requests) != len(order):
-            raise IntegrityError(f"{len(self._requests)} requests are known, {len(order)} stand in a queue")
+        standing = len(self.running) + len(waiting)
+        if len(self._requests) != standing:
+            raise IntegrityError(f"{len(self._requests)} requests are known, {standing} stand in a queue")
         for request in self.running + waiting:
             if not 0 <= request.computed < request.known < request.target:
                 raise IntegrityError(f"counters of {request!r} are out of order")

@@ -173,14 +173,24 @@ class Batch:
         return len(self.decode_slots) + len(self.host_slots) + self.prefill_tokens
 
 
+STARTS = -1  # as a cohort's layer: its new tokens enter this pass at the embedding
+AWAITED = -1  # as a patience: the pass waits for the cohort, however long it takes
+
+
 @dataclass(frozen=True, slots=True)
 class CohortPlan:
-    """Host requests that outlive the step together, parked at one layer with their attention in flight."""
+    """Host requests that move through the layers together and may outlive the step, parked at a layer with their
+    attention of it in flight.
+
+    When the pass gets to that layer it waits up to `patience_us` for the cohort: not at all where it lags behind on
+    purpose, a little where it is meant to keep up.
+    """
 
     cohort: int
     slots: tuple[int, ...]
     positions: tuple[int, ...]
     parked_layer: int
+    patience_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +270,8 @@ class UnitTimes:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`tokens`: one per sampling row, in the plan's order (decodes, host decodes, then prefills, batch by batch)."""
+    """`tokens`: one per sampling row, in the plan's order (decodes, host decodes, then prefills, batch by batch), then
+    one per request of each finished cohort, in the order of `finished_cohorts`."""
 
     tokens: Sequence[int]
     started_s: float

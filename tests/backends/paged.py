@@ -38,7 +38,8 @@ class Scene:
         """What TorchExecutor does with one layer."""
         pages = Pages(self.store[0].clone(), self.store[1].clone())
         out = torch.full(self.query.shape, torch.nan)
-        ops.append(self.fresh, pages, self.rows)
+        assert self.rows.accel is not None
+        ops.append(self.fresh, pages, self.rows.accel)
         decodes = self.rows.decode_rows
         if decodes:
             ops.decode(self.query[:decodes], pages, self.rows, out[:decodes])
@@ -76,7 +77,7 @@ def scene(heads: Heads, decode_positions: tuple[int, ...], chunks: tuple[tuple[i
         ),
     )
     sequences = {request: list(range(start + length)) for request, (start, length) in enumerate(spans)}
-    rows = build_rows(batch, tables, sequences, PAGE_TOKENS, CPU)
+    rows = build_rows(batch, tables, sequences, {Tier.ACCEL: PAGE_TOKENS, Tier.HOST: 4 * PAGE_TOKENS}, CPU)
     return _with_tensors(heads, rows, spans, [tables.blocks[slot].tolist() for slot in slots], draw)
 
 

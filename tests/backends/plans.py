@@ -16,6 +16,7 @@ MODEL = ModelCosts(
     bytes_per_parameter=2,
     kv_bytes_per_token=1000,
     attention_flops_per_pair=100,
+    query_bytes_per_row=500,
 )
 MACHINE = MachineRates(
     gemm_bytes_per_s=1e9,

@@ -39,7 +39,8 @@ def test_both_equal_plain_attention(heads: Heads, batch: tuple[tuple[int, ...], 
 def test_append_writes_its_rows_and_nothing_else(ops: PagedOps) -> None:
     shown = scene(Heads(4, 2), (5, 40), ((0, 20),))
     _, pages = shown.run(ops)
-    blocks, offsets = shown.rows.page_ids.long(), shown.rows.offsets.long()
+    assert shown.rows.accel is not None
+    blocks, offsets = shown.rows.accel.page_ids.long(), shown.rows.accel.offsets.long()
     for before, after, fresh in (
         (shown.store[0], pages.keys, shown.fresh.key),
         (shown.store[1], pages.values, shown.fresh.value),

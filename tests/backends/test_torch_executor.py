@@ -1,5 +1,6 @@
 """One executor for both devices: the ops written for CUDA give the CPU's tokens, and 16 bit stays within its bound."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engines.backends.attention_ops import NativeOps, TorchOps
-from engines.backends.torch_backend import TorchExecutor, _Pass
+from engines.backends.torch_backend import TorchExecutor
 from engines.model.reference import logit_bound, logit_error, teacher_forced_logits
 from harness.adapter import CoreAdapter
 from harness.build import offline_adapter
@@ -83,11 +84,10 @@ def record_logits(executor: TorchExecutor) -> dict[int, list[Tensor]]:
         computed.append(logits(hidden))
         return computed[-1]
 
-    def sample(state: _Pass) -> None:
-        run(state)
-        if state.rows.sample_requests:
-            for request, row in zip(state.rows.sample_requests, computed.pop(), strict=True):
-                rows.setdefault(request, []).append(row)
+    def sample(logits: Tensor, requests: Sequence[int], positions: Sequence[int]) -> list[int]:
+        for request, row in zip(requests, computed.pop(), strict=True):
+            rows.setdefault(request, []).append(row)
+        return run(logits, requests, positions)
 
     executor._model.logits = noted  # type: ignore[method-assign]
     executor._sample = sample  # type: ignore[method-assign]

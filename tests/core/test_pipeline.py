@@ -55,8 +55,8 @@ def test_the_same_shape_is_lowered_once() -> None:
 
 
 def test_unsupported_combinations_are_refused() -> None:
-    with pytest.raises(UnsupportedPlanError, match="asymmetric"):
-        lower(plan(Batch(), mode=Mode.ASYMMETRIC), ON_ACCEL)
+    with pytest.raises(UnsupportedPlanError, match="no lowering for async_overlap with 1 batches and 0 cohorts"):
+        lower(plan(Batch(), mode=Mode.ASYNC_OVERLAP), ON_ACCEL)
     with pytest.raises(UnsupportedPlanError, match="every layer on the accelerator"):
         lower(plan(Batch()), Placement((LayerPlacement(linear=Unit.CPU),)))
 

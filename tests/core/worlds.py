@@ -17,6 +17,7 @@ MODEL = ModelCosts(
     bytes_per_parameter=2,
     kv_bytes_per_token=1024,
     attention_flops_per_pair=2048,
+    query_bytes_per_row=512,
 )
 MACHINE = MachineRates(
     gemm_bytes_per_s=1e9,

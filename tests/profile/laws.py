@@ -87,7 +87,7 @@ def made_profile(backend: ProfiledBackend = "cpu", accel_cores: int = 1, model: 
     points, points_beside = points_of(alone, BOUNDS), points_of(beside, BOUNDS)
 
     def judged(found: Samples, points: Points) -> Accuracy:
-        return accuracy_of(found, ProfileTable(measurements(points, overhead)), BOUNDS, LAYERS)
+        return accuracy_of(found, ProfileTable(measurements(points, overhead, LAYERS)), BOUNDS, LAYERS)
 
     return Profile(
         created_utc="2026-11-25T12:00:00+00:00",

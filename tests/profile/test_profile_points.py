@@ -81,7 +81,7 @@ def test_a_machine_that_changed_shows_in_the_errors() -> None:
     for shape, runs in found.steps.items():
         if shape not in seen:
             runs[:] = [run | {BETWEEN: 2 * run[BETWEEN], ATTENTION: 2 * run[ATTENTION]} for run in runs]
-    table = ProfileTable(measurements(profile.points, profile.overhead))
+    table = ProfileTable(measurements(profile.points, profile.overhead, profile.setting.shape["layers"]))
     accuracy = accuracy_of(found, table, laws.BOUNDS, laws.LAYERS)
     layers = [each.error for each in accuracy.held_out if each.what == "layer"]
     assert all(error == pytest.approx(0.5, abs=0.05) for error in layers)

@@ -21,7 +21,7 @@ from tests.core.worlds import capabilities
 from tests.profile import laws
 
 PROFILE = laws.made_profile()
-MEASURED = measurements(PROFILE.points, PROFILE.overhead)
+MEASURED = measurements(PROFILE.points, PROFILE.overhead, PROFILE.setting.shape["layers"])
 TABLE = ProfileTable(MEASURED)
 PLACEMENT = Placement.all_on_accelerator(laws.LAYERS)
 

@@ -1,0 +1,211 @@
+"""The modes of APEX as arithmetic: what each would make of the situation, and how many tokens per second that is.
+
+All times are per layer; both sides of every comparison have the same number of layers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from engines.core.cost import Predictor, Work
+from engines.core.dealing import Pipeline, accel_work
+from engines.core.policy import BatchDecision, CohortDecision, Decision, Proposal, View
+from engines.core.request import Request
+from engines.core.types import AWAITED, Mode
+
+SPARE_PATIENCE = 0.25  # of a layer's time, on top of the predicted stall: predictions are off by some per cent
+MOST_JOINED_TRIES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to run the step: host decodes per half, or cohorts. `rate`: predicted tokens per second and layer."""
+
+    mode: Mode
+    rate: float
+    proposal: Proposal
+    batches: tuple[BatchDecision, ...]
+    cohorts: tuple[CohortDecision, ...] = ()
+
+    def decision(self) -> Decision:
+        return self.proposal.decision(self.mode, *self.batches, cohorts=self.cohorts)
+
+
+@dataclass(slots=True)
+class Situation:
+    """What a step has before it: the accelerator's own rows, host decodes on the ground, cohorts in flight."""
+
+    proposal: Proposal
+    view: View
+    most_cohorts: int
+    work: Work = field(init=False)
+    own: int = field(init=False)  # rows that yield a token without the host
+    host: list[Request] = field(init=False)  # on the ground, shortest context first
+
+    def __post_init__(self) -> None:
+        self.work = accel_work(self.proposal.decodes, self.proposal.prefills)
+        self.own = self.work.sampled
+        self.host = sorted(self.proposal.host_decodes, key=lambda request: request.known)
+
+    @property
+    def predict(self) -> Predictor:
+        assert self.view.predict is not None
+        return self.view.predict
+
+    def options(self) -> list[Option]:
+        """Without a mode that would leave cohorts hanging."""
+        overlapping = [self.option(Mode.FULL_OVERLAP)]
+        if self.view.cohorts:
+            return overlapping
+        modes = [Mode.ASYMMETRIC] if self.host else []
+        if self.work.tokens:
+            modes.append(Mode.GPU_ONLY)
+        return [*overlapping, *map(self.option, modes)]
+
+    def option(self, mode: Mode) -> Option:
+        """A mode that cannot be run as things stand becomes the nearest that can."""
+        if mode in (Mode.GPU_ONLY, Mode.ASYMMETRIC) and self.view.cohorts:
+            mode = Mode.ASYNC_OVERLAP
+        if mode is Mode.GPU_ONLY and not self.work.tokens:
+            mode = Mode.ASYMMETRIC
+        if mode is Mode.GPU_ONLY:
+            return Option(mode, self._rate(self.own, self._alone_s()), self.proposal, (self.proposal.batch(()),))
+        if mode is Mode.ASYMMETRIC:
+            return self._asymmetric()
+        return self._overlap(mode)
+
+    def by_the_paper(self) -> Mode:
+        """Equation 6 for steps that only decode, and what follows from the same argument for the others."""
+        if not self.host:
+            return Mode.ASYNC_OVERLAP if self.view.cohorts else Mode.GPU_ONLY
+        if not self.work.decode_rows:
+            return Mode.ASYMMETRIC
+        linear_s, accel_s = self._linear_s(0), self._accel_s()
+        ratio = gpu_over_cpu(self.work.decode_rows, accel_s, len(self.host), self._host_s(self.host))
+        if self.work.prefill_tokens:
+            return Mode.ASYMMETRIC if ratio < mixed_bound(self.predict, self.work) else Mode.ASYNC_OVERLAP
+        return Mode.ASYMMETRIC if ratio < decode_bound(accel_s / linear_s) else Mode.ASYNC_OVERLAP
+
+    # --- each mode ---------------------------------------------------------------------------------------------------
+
+    def _asymmetric(self) -> Option:
+        if self.view.predict is None:
+            return self._pipelined([], self.proposal.host_decodes, 0.0)
+        pipeline = Pipeline.dealt(self.predict, self.work, self.proposal.host_decodes)
+        first, second = (half.host for half in pipeline.halves)
+        if not (self.work.tokens or pipeline.host_rows):
+            second = self.host
+        return self._pipelined(first, second, self._rate(self.own + pipeline.host_rows, pipeline.layer_s))
+
+    def _pipelined(self, first: Sequence[Request], second: Sequence[Request], rate: float) -> Option:
+        halves = (self.proposal.batch(first), BatchDecision((), (), second))
+        batches = tuple(half for half in halves if half.decodes or half.prefills or half.host_decodes)
+        return Option(Mode.ASYMMETRIC, rate, self.proposal, batches)
+
+    def _overlap(self, mode: Mode) -> Option:
+        """Who keeps up, who flies."""
+        batch = (self.proposal.batch(()),)
+        if not self.work.tokens:  # nothing to overlap with: everybody is waited for
+            cohorts = [CohortDecision(cohort, patience_us=AWAITED) for cohort in self.view.cohorts]
+            if self.host:
+                cohorts.append(CohortDecision(None, self.host, AWAITED))
+            return Option(mode, 0.0, self.proposal, batch, tuple(cohorts))
+        if self.view.predict is None:
+            joined, rate, patience_us = (self.host if mode is Mode.FULL_OVERLAP else []), 0.0, AWAITED
+        else:
+            joined, rate, patience_us = self._joined() if mode is Mode.FULL_OVERLAP else ([], self._flying_rate(0), 0)
+        flying = [CohortDecision(cohort) for cohort in self.view.cohorts]
+        if joined:
+            flying.insert(0, CohortDecision(None, joined, patience_us))
+        ready = self.host[len(joined) :]
+        if ready and len(self.view.cohorts) < self.most_cohorts:
+            flying.append(CohortDecision(None, ready[: self._cohort_size(ready, joined)]))
+        return Option(mode, rate, self.proposal, batch, tuple(flying))
+
+    def _joined(self) -> tuple[list[Request], float, int]:
+        """As many as make the most tokens per second, the shortest contexts first; with them the rate and the
+        patience.
+        """
+        count = max(self._counts(), key=self._flying_rate)
+        joined = self.host[:count]
+        stall_s = max(0.0, self._host_s(joined) - self._accel_s())
+        patience_s = stall_s + SPARE_PATIENCE * (self._linear_s(count) + self._accel_s())
+        return joined, self._flying_rate(count), int(patience_s * 1e6)
+
+    def _counts(self) -> list[int]:
+        """Nobody, everybody, as many as hide behind the accelerator's own attention, and some between."""
+        most = len(self.host)
+        step = max(1, most // MOST_JOINED_TRIES)
+        return sorted({0, most, fitting(self.predict, self.host, self._accel_s()), *range(0, most, step)})
+
+    def _flying_rate(self, joined: int) -> float:
+        """(B_G + j + x) / (T_lin(B_G + j + x) + max(T_gatt, T_catt(j))), x rows per layer from lagging cohorts."""
+        host_s, accel_s = self._host_s(self.host[:joined]), self._accel_s()
+        others = len(self.host) - joined + sum(len(cohort.requests) for cohort in self.view.cohorts)
+        window_s = self._linear_s(joined) + max(accel_s - host_s, 0.0)
+        behind = self.host[joined:]
+        lagging = min(others / self.view.capabilities.layers, float(fitting(self.predict, behind, window_s)))
+        return self._rate(self.own + joined + lagging, self._linear_s(joined + round(lagging)) + max(accel_s, host_s))
+
+    def _cohort_size(self, ready: Sequence[Request], joined: Sequence[Request]) -> int:
+        """What the host finishes in a window beside those who keep up; at least one."""
+        if self.view.predict is None:
+            return -(-len(ready) // self.most_cohorts)
+        host_s, accel_s = self._host_s(joined), self._accel_s()
+        window_s = self._linear_s(len(joined)) + max(accel_s - host_s, 0.0)
+        return max(1, fitting(self.predict, ready, window_s))
+
+    # --- times -------------------------------------------------------------------------------------------------------
+
+    def _alone_s(self) -> float:
+        return self._linear_s(0) + self._accel_s()
+
+    def _linear_s(self, more: int) -> float:
+        return self.predict.linear_s(self.predict.gemm_rows(self.work) + more)
+
+    def _accel_s(self) -> float:
+        return self.predict.accel_attention_s(self.work)
+
+    def _host_s(self, requests: Sequence[Request]) -> float:
+        return host_seconds(self.predict, len(requests), sum([request.known for request in requests]))
+
+    def _rate(self, tokens: float, seconds: float) -> float:
+        if self.view.predict is None or not seconds:
+            return 0.0
+        return tokens / seconds
+
+
+def host_seconds(predict: Predictor, rows: int, kv_tokens: int) -> float:
+    """There, attention, and back."""
+    if not rows:
+        return 0.0
+    moved_s = predict.rows_to_host_s(rows) + predict.rows_to_accel_s(rows)
+    return predict.host_attention_s(rows, kv_tokens) + moved_s
+
+
+def fitting(predict: Predictor, requests: Sequence[Request], window_s: float) -> int:
+    """How many of the first requests the host serves within a window."""
+    contexts = list(accumulate([request.known for request in requests]))
+    return bisect_right(range(len(contexts)), window_s, key=lambda i: host_seconds(predict, i + 1, contexts[i]))
+
+
+def gpu_over_cpu(accel_rows: int, accel_s: float, host_rows: int, host_s: float) -> float:
+    """N_G / N_C: attended requests per second on either side."""
+    return (accel_rows / accel_s) / (host_rows / host_s)
+
+
+def decode_bound(r: float) -> float:
+    """Asymmetric pipelining wins below it: 2 / r + 3 + r, r = T_gatt / T_lin [equation 6 of the paper, secondary]."""
+    return 2.0 / r + 3.0 + r
+
+
+def mixed_bound(predict: Predictor, work: Work) -> float:
+    """The same with prompts in the first half [derived]: T_ov (T_ov - T_lin) / (T_gatt T_lin)."""
+    decodes = Work(tokens=work.decode_rows, decode_rows=work.decode_rows, decode_kv_tokens=work.decode_kv_tokens)
+    linear_s, accel_s = predict.linear_s(work.decode_rows), predict.accel_attention_s(decodes)
+    prompts_s = predict.accel_attention_s(work) - accel_s
+    whole_s = predict.linear_s(predict.gemm_rows(work)) + prompts_s + accel_s + linear_s
+    return whole_s * (whole_s - linear_s) / (accel_s * linear_s)

@@ -1,0 +1,71 @@
+"""APEX: asynchronous overlap, chosen by prediction. A reconstruction: of the paper only the abstract is public to us.
+
+Confirmed: execution times are profiled and predicted, batches are not split, the overlap of CPU and GPU is maximised,
+and short prompts with long answers are the target. Secondary: the names of the modes and equation 6. Inferred: how
+asynchronous overlap works in detail (core/cohorts.py). Ours: full overlap, and the selector `predicted`.
+
+    gpu_only       host decodes stand still
+    asymmetric     NEO's two halves (core/dealing.py)
+    async_overlap  one batch; host decodes fly in cohorts and come aboard when they are ready; the GPU never waits
+    full_overlap   the same, and besides some host decodes keep up with the batch layer by layer, waited for a little
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engines.apex.modes import Option, Situation
+from engines.core.cost import Predictor
+from engines.core.hybrid import two_sided
+from engines.core.policy import Decision, View
+from engines.core.types import Capabilities, Mode, Placement
+
+Forced = Literal["auto", "gpu_only", "asymmetric", "async_overlap", "full_overlap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Apex:
+    """`hysteresis`: how much better than the mode of the last step another one has to be."""
+
+    selector: Literal["predicted", "paper"] = "predicted"
+    mode: Forced = "auto"
+    cohorts: int = 8
+    hysteresis: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.cohorts < 1:
+            raise ValueError(f"cohorts: {self.cohorts} cannot fly; use at least 1")
+        if not 0.0 <= self.hysteresis < 1.0:
+            raise ValueError(f"hysteresis: {self.hysteresis} is no share; use 0 to 0.99")
+
+    @property
+    def name(self) -> str:
+        return "apex"
+
+    @property
+    def uses_host_kv(self) -> bool:
+        return True
+
+    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
+        return Placement.all_on_accelerator(capabilities.layers)
+
+    def decide(self, view: View) -> Decision:
+        proposal = two_sided(view)
+        if not proposal.host_decodes and not view.cohorts:
+            return proposal.decision(Mode.GPU_ONLY)
+        situation = Situation(proposal, view, self.cohorts)
+        return self._chosen(situation, view).decision()
+
+    def _chosen(self, situation: Situation, view: View) -> Option:
+        """Cohorts in flight have to land before any mode without them."""
+        if self.mode != "auto":
+            return situation.option(Mode(self.mode))
+        if view.predict is None:
+            return situation.option(Mode.FULL_OVERLAP)
+        if self.selector == "paper":
+            return situation.option(situation.by_the_paper())
+        options = situation.options()
+        best = max(options, key=lambda option: option.rate)
+        for option in options:
+            if option.mode is view.last_mode and option.rate * (1.0 + self.hysteresis) >= best.rate:
+                return option
+        return best

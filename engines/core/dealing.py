@@ -1,0 +1,128 @@
+"""Asymmetric pipelining: which host decodes share the accelerator's batch, which make a batch of their own, and what an
+iteration of the two takes. NEO's rules 4 to 6, shared by every policy that pipelines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engines.core.cost import Predictor, Work
+from engines.core.policy import Prefill
+from engines.core.request import Request
+from engines.core.types import Tier
+
+
+def accel_work(decodes: Sequence[Request], prefills: Sequence[Prefill]) -> Work:
+    """What the accelerator's own rows ask of a layer."""
+    tokens = kv = pairs = context = samples = leaving = returning = 0
+    chunks = []
+    for prefill in prefills:
+        start, length = prefill.request.computed, prefill.tokens
+        tokens += length
+        context += start + length
+        pairs += length * start + length * (length + 1) // 2
+        samples += start + length == prefill.request.known
+        chunks.append((length, start))
+        if prefill.tier is Tier.HOST:
+            leaving += length
+            returning += start
+    for request in decodes:
+        kv += request.known
+    return Work(
+        tokens=tokens + len(decodes),
+        decode_rows=len(decodes),
+        decode_kv_tokens=kv,
+        prefill_tokens=tokens,
+        prefill_kv_tokens=context,
+        prefill_pairs=pairs,
+        sampled=len(decodes) + samples,
+        chunks=tuple(chunks),
+        host_prefill_tokens=leaving,
+        host_prefill_context=returning,
+    )
+
+
+@dataclass(slots=True)
+class SubBatch:
+    """Host decodes of one half, and what the half's attention takes on the accelerator."""
+
+    rows: int
+    accel_s: float = 0.0  # T_pref + T_gatt
+    host: list[Request] = field(default_factory=list)
+    host_kv: int = 0
+
+    @staticmethod
+    def of(predict: Predictor, work: Work) -> "SubBatch":
+        return SubBatch(predict.gemm_rows(work), predict.accel_attention_s(work) if work.tokens else 0.0)
+
+    def linear_s(self, predict: Predictor, more: int = 0) -> float:
+        rows = self.rows + len(self.host) + more
+        return predict.linear_s(rows) if rows else 0.0
+
+    def host_s(self, predict: Predictor, more: int = 0, more_kv: int = 0) -> float:
+        """T_catt and the launch: rows to the host and back."""
+        rows = len(self.host) + more
+        if not rows:
+            return 0.0
+        attention = predict.host_attention_s(rows, self.host_kv + more_kv)
+        return attention + predict.rows_to_host_s(rows) + predict.rows_to_accel_s(rows)
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Two halves; each one's host attention hides behind what the accelerator does for the other."""
+
+    predict: Predictor
+    halves: tuple[SubBatch, SubBatch]
+
+    def with_work(self, work: Work) -> "Pipeline":
+        """The same host decodes beside other rows of the accelerator's."""
+        old, second = self.halves
+        first = SubBatch.of(self.predict, work)
+        first.host, first.host_kv = old.host, old.host_kv
+        return Pipeline(self.predict, (first, second))
+
+    @staticmethod
+    def dealt(predict: Predictor, work: Work, candidates: Sequence[Request]) -> "Pipeline":
+        """First come, first dealt, to the half with more slack. Who would make a slack negative is left out, and so is
+        everybody with as long a context."""
+        pipeline = Pipeline(predict, (SubBatch.of(predict, work), SubBatch(0)))
+        longest = None
+        for request in candidates:
+            if longest is not None and request.known >= longest:
+                continue
+            slacks = [pipeline.slack(half, request) for half in (0, 1)]
+            half = 0 if slacks[0] >= slacks[1] else 1
+            if slacks[half] < 0.0:
+                longest = request.known
+                continue
+            pipeline.halves[half].host.append(request)
+            pipeline.halves[half].host_kv += request.known
+        return pipeline
+
+    def slack(self, half: int, request: Request | None = None) -> float:
+        """T_lin(other) + T_pref + T_gatt - (T_catt + launch), with the request in this half.
+
+        A request makes its own half's linear part no shorter, so the other half's slack never shrinks.
+        """
+        own, other = self.halves[half], self.halves[1 - half]
+        more, more_kv = (0, 0) if request is None else (1, request.known)
+        return other.linear_s(self.predict) + own.accel_s - own.host_s(self.predict, more, more_kv)
+
+    @property
+    def host_rows(self) -> int:
+        return sum(len(half.host) for half in self.halves)
+
+    @property
+    def alone_s(self) -> float:
+        """A layer without any host decode."""
+        first = self.halves[0]
+        return (self.predict.linear_s(first.rows) if first.rows else 0.0) + first.accel_s
+
+    @property
+    def layer_s(self) -> float:
+        """max(T_lin0, T_catt1) + max(T_lin1 + T_gatt0, T_catt0)."""
+        first, second = self.halves
+        predict = self.predict
+        return max(first.linear_s(predict), second.host_s(predict)) + max(
+            second.linear_s(predict) + first.accel_s, first.host_s(predict)
+        )

@@ -1,0 +1,45 @@
+"""What a cost table says a step that has run would take: the same ops on a time line of its own.
+
+Which cohort was ready is taken from what happened; the rest is the table's. So an error of this is an error of its times.
+"""
+
+from engines.core.cohorts import run_pass
+from engines.core.cost import CostTable
+from engines.core.pass_line import HostLine, PassLine
+from engines.core.pipeline import lower, makespan
+from engines.core.types import AWAITED, CohortPlan, GuardAnswer, Placement, StepPlan, StepResult
+
+
+class Forecast:
+    """Of the steps of one run, in their order: host and links may still be busy with what earlier ones left."""
+
+    def __init__(self, costs: CostTable, placement: Placement) -> None:
+        self._costs = costs
+        self._placement = placement
+        self._host = HostLine()
+
+    def seconds(self, plan: StepPlan, result: StepResult) -> float:
+        begin_s = result.started_s
+        if not plan.cohorts:
+            program = lower(plan, self._placement)
+            return makespan(program, plan, self._costs, begin_s, self._host.free_s)[0]
+        line = _Retold(plan, self._costs, self._host, begin_s, _unnoticed)
+        line.answers = list(reversed(result.answers))
+        run_pass(plan.cohorts, len(self._placement.layers), line)
+        return line.now_s - begin_s
+
+
+class _Retold(PassLine):
+    answers: list[GuardAnswer]
+
+    def ready(self, cohort: CohortPlan, layer: int) -> bool:
+        if not self.answers.pop().ready:
+            self.now_s += max(cohort.patience_us, 0) * 1e-6
+            return False
+        patience_s = float("inf") if cohort.patience_us == AWAITED else cohort.patience_us * 1e-6
+        self.now_s = max(self.now_s, min(self.back_s(cohort), self.now_s + patience_s))
+        return True
+
+
+def _unnoticed(*_: object) -> None:
+    """Nobody asks what single ops took."""

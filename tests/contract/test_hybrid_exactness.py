@@ -1,0 +1,132 @@
+"""Hybrid engines say what transformers says, whatever was offloaded, split, parked, waited for or left behind."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from engines.core.cost import Roofline
+from engines.core.types import Mode, StepPlan, StepResult
+from engines.model.reference import compare
+from harness.adapter import CoreAdapter
+from harness.generate import run_offline
+from tests.contract.test_token_exactness import (
+    LONG_ANSWER_LENGTHS,
+    MIXED_LENGTHS,
+    Budget,
+    Load,
+    load,
+    open_adapter,
+)
+from tests.core.worlds import MACHINE, MODEL
+from tests.model_folders import make_folder
+
+Options = tuple[tuple[str, object], ...]
+
+# With nothing to predict by, a policy runs its mode as it is; with a table that thinks the host slow or fast it chooses.
+ENGINES: dict[str, tuple[str, Options, bool]] = {
+    "static_partition": ("static_partition", (("host_share", 0.5),), False),
+    "all on the host": ("static_partition", (("host_share", 1.0),), False),
+    "neo": ("neo", (), False),
+    "neo, priced": ("neo", (), True),
+    "apex": ("apex", (), False),
+    "apex, predicted": ("apex", (), True),
+    "apex, by the paper": ("apex", (("selector", "paper"),), True),
+    "apex, gpu_only": ("apex", (("mode", "gpu_only"),), True),
+    "apex, asymmetric": ("apex", (("mode", "asymmetric"),), True),
+    "apex, async_overlap": ("apex", (("mode", "async_overlap"),), False),
+    "apex, async_overlap, priced": ("apex", (("mode", "async_overlap"),), True),
+    "apex, full_overlap": ("apex", (("mode", "full_overlap"),), True),
+}
+STARVED = Budget("starved", 12, 256, 208)
+STARVED_CHUNKS = Budget("starved, small chunks", 12, 24, 208)
+TIGHT = Budget("tight", 8, 256, 640)
+
+
+@dataclass
+class Seen:
+    """What an engine did while it answered."""
+
+    modes: Counter[Mode] = field(default_factory=Counter)
+    host_rows: int = 0
+    flown: int = 0  # rows that came down with a cohort
+    asked: Counter[bool] = field(default_factory=Counter)  # guards, by answer
+    moves: int = 0
+
+    def watch(self, adapter: CoreAdapter) -> None:
+        run = adapter._executor.run
+
+        def noted(plan: StepPlan) -> StepResult:
+            result = run(plan)
+            self.modes[plan.mode] += 1
+            self.host_rows += sum(len(batch.host_slots) for batch in plan.batches)
+            self.flown += sum(len(c.slots) for c in plan.cohorts if c.cohort in result.finished_cohorts)
+            self.asked.update(answer.ready for answer in result.answers)
+            self.moves += len(plan.moves)
+            return result
+
+        adapter._executor.run = noted  # type: ignore[method-assign]
+
+
+def answer(folder: Path, budget: Budget, work: Load, engine: str) -> Seen:
+    kind, options, priced = ENGINES[engine]
+    with_options = Budget(budget.name, budget.max_batch, budget.max_batch_tokens, budget.accel_kv_tokens, options)  # type: ignore[arg-type]
+    adapter = open_adapter(folder, with_options, kind)
+    if priced:
+        adapter._core._predictor = Roofline(MODEL, MACHINE)
+    seen = Seen()
+    seen.watch(adapter)
+    tokens, _ = run_offline(adapter, work.prompts, work.new_tokens, frozenset())
+    adapter._core.check_integrity()
+    adapter.close()
+    parity = compare(tokens, work.oracle)
+    assert not parity.differences, str(parity)
+    return seen
+
+
+@pytest.fixture(scope="module", params=[4, 2], ids=["mha", "gqa"])
+def folder(request: pytest.FixtureRequest, model_root: Path) -> Path:
+    return make_folder(model_root, kv_heads=request.param)
+
+
+@pytest.fixture(scope="module")
+def mixed(folder: Path) -> Load:
+    return load(folder, MIXED_LENGTHS, 24)
+
+
+@pytest.fixture(scope="module")
+def long_answers(folder: Path) -> Load:
+    return load(folder, LONG_ANSWER_LENGTHS, 96)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("budget", [STARVED, STARVED_CHUNKS], ids=lambda budget: budget.name)
+def test_starved_of_accelerator_blocks(folder: Path, long_answers: Load, budget: Budget, engine: str) -> None:
+    seen = answer(folder, budget, long_answers, engine)
+    if engine == "apex, gpu_only":
+        assert seen.moves > 20, "requests wait on the host and come back"
+    else:
+        assert seen.host_rows + seen.flown > 100, f"hardly anything ran on the host: {seen}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_mixed_lengths(folder: Path, mixed: Load, engine: str) -> None:
+    answer(folder, TIGHT, mixed, engine)
+
+
+def modes(seen: Seen) -> Sequence[Mode]:
+    return [mode for mode, _ in seen.modes.most_common()]
+
+
+def test_forced_modes_are_what_runs(folder: Path, long_answers: Load) -> None:
+    for mode in (Mode.ASYMMETRIC, Mode.ASYNC_OVERLAP, Mode.FULL_OVERLAP):
+        seen = answer(folder, STARVED, long_answers, f"apex, {mode.value}")
+        assert modes(seen)[0] is mode
+
+
+def test_cohorts_miss_their_window_and_land_all_the_same(folder: Path, long_answers: Load) -> None:
+    seen = answer(folder, STARVED, long_answers, "apex, async_overlap")
+    assert seen.flown > 100
+    assert seen.asked[False] > 100, f"nobody missed a window: {seen}"
