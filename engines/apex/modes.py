@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from engines.core.cost import Predictor, Work
@@ -56,14 +56,15 @@ class Situation:
         return self.view.predict
 
     def options(self) -> list[Option]:
-        """Without a mode that would leave cohorts hanging."""
-        overlapping = [self.option(Mode.FULL_OVERLAP)]
-        if self.view.cohorts:
-            return overlapping
-        modes = [Mode.ASYMMETRIC] if self.host else []
+        """All modes as things stand. A mode that would leave cohorts hanging lets them land first: nobody takes off."""
+        others = [self._asymmetric()] if self.host else []
         if self.work.tokens:
-            modes.append(Mode.GPU_ONLY)
-        return [*overlapping, *map(self.option, modes)]
+            others.append(self._alone())
+        overlapping = self._overlap(Mode.FULL_OVERLAP)
+        if not self.view.cohorts:
+            return [overlapping, *others]
+        landing = self._overlap(Mode.FULL_OVERLAP, takes_off=False)
+        return [overlapping, *(replace(landing, rate=other.rate) for other in others)]
 
     def option(self, mode: Mode) -> Option:
         """A mode that cannot be run as things stand becomes the nearest that can."""
@@ -72,7 +73,7 @@ class Situation:
         if mode is Mode.GPU_ONLY and not self.work.tokens:
             mode = Mode.ASYMMETRIC
         if mode is Mode.GPU_ONLY:
-            return Option(mode, self._rate(self.own, self._alone_s()), self.proposal, (self.proposal.batch(()),))
+            return self._alone()
         if mode is Mode.ASYMMETRIC:
             return self._asymmetric()
         return self._overlap(mode)
@@ -91,6 +92,10 @@ class Situation:
 
     # --- each mode ---------------------------------------------------------------------------------------------------
 
+    def _alone(self) -> Option:
+        rate = self._rate(self.own, self._alone_s())
+        return Option(Mode.GPU_ONLY, rate, self.proposal, (self.proposal.batch(()),))
+
     def _asymmetric(self) -> Option:
         if self.view.predict is None:
             return self._pipelined([], self.proposal.host_decodes, 0.0)
@@ -105,7 +110,7 @@ class Situation:
         batches = tuple(half for half in halves if half.decodes or half.prefills or half.host_decodes)
         return Option(Mode.ASYMMETRIC, rate, self.proposal, batches)
 
-    def _overlap(self, mode: Mode) -> Option:
+    def _overlap(self, mode: Mode, takes_off: bool = True) -> Option:
         """Who keeps up, who flies."""
         batch = (self.proposal.batch(()),)
         if not self.work.tokens:  # nothing to overlap with: everybody is waited for
@@ -121,7 +126,7 @@ class Situation:
         if joined:
             flying.insert(0, CohortDecision(None, joined, patience_us))
         ready = self.host[len(joined) :]
-        if ready and len(self.view.cohorts) < self.most_cohorts:
+        if ready and takes_off and len(self.view.cohorts) < self.most_cohorts:
             flying.append(CohortDecision(None, ready[: self._cohort_size(ready, joined)]))
         return Option(mode, rate, self.proposal, batch, tuple(flying))
 
@@ -161,7 +166,7 @@ class Situation:
     # --- times -------------------------------------------------------------------------------------------------------
 
     def _alone_s(self) -> float:
-        return self._linear_s(0) + self._accel_s()
+        return 0.0 if self.view.predict is None else self._linear_s(0) + self._accel_s()
 
     def _linear_s(self, more: int) -> float:
         return self.predict.linear_s(self.predict.gemm_rows(self.work) + more)

@@ -24,16 +24,17 @@ Forced = Literal["auto", "gpu_only", "asymmetric", "async_overlap", "full_overla
 
 @dataclass(frozen=True, slots=True)
 class Apex:
-    """`hysteresis`: how much better than the mode of the last step another one has to be."""
+    """`cohorts`: how many may be in flight, 0 for one per layer. `hysteresis`: how much better than the mode of the
+    last step another one has to be."""
 
     selector: Literal["predicted", "paper"] = "predicted"
     mode: Forced = "auto"
-    cohorts: int = 8
+    cohorts: int = 0
     hysteresis: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.cohorts < 1:
-            raise ValueError(f"cohorts: {self.cohorts} cannot fly; use at least 1")
+        if self.cohorts < 0:
+            raise ValueError(f"cohorts: {self.cohorts} cannot fly; use 0 for one per layer, or more")
         if not 0.0 <= self.hysteresis < 1.0:
             raise ValueError(f"hysteresis: {self.hysteresis} is no share; use 0 to 0.99")
 
@@ -52,7 +53,7 @@ class Apex:
         proposal = two_sided(view)
         if not proposal.host_decodes and not view.cohorts:
             return proposal.decision(Mode.GPU_ONLY)
-        situation = Situation(proposal, view, self.cohorts)
+        situation = Situation(proposal, view, self.cohorts or view.capabilities.layers)
         return self._chosen(situation, view).decision()
 
     def _chosen(self, situation: Situation, view: View) -> Option:

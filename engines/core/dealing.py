@@ -120,9 +120,15 @@ class Pipeline:
 
     @property
     def layer_s(self) -> float:
-        """max(T_lin0, T_catt1) + max(T_lin1 + T_gatt0, T_catt0)."""
+        """The busiest unit, or the longest way around: a half's linear part, its rows there and back, its attention.
+
+        NEO's max(T_lin0, T_catt1) + max(T_lin1 + T_gatt0, T_catt0) has a barrier between the two stages of a layer;
+        here ops wait for what they need and nothing else (pipeline.py). While nobody's slack is negative both are the
+        same.
+        """
         first, second = self.halves
         predict = self.predict
-        return max(first.linear_s(predict), second.host_s(predict)) + max(
-            second.linear_s(predict) + first.accel_s, first.host_s(predict)
-        )
+        linear_s = first.linear_s(predict), second.linear_s(predict)
+        attention_s = sum([predict.host_attention_s(len(half.host), half.host_kv) for half in self.halves])
+        ways_s = [own_s + half.host_s(predict) for own_s, half in zip(linear_s, self.halves, strict=True)]
+        return max(sum(linear_s) + first.accel_s, attention_s, *ways_s)

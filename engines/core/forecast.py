@@ -1,6 +1,7 @@
 """What a cost table says a step that has run would take: the same ops on a time line of its own.
 
-Which cohort was ready is taken from what happened; the rest is the table's. So an error of this is an error of its times.
+Which cohort was ready is taken from what happened; the rest is the table's. So an error of this is an error of its
+times.
 """
 
 from engines.core.cohorts import run_pass

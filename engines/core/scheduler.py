@@ -15,7 +15,7 @@ from engines.core.cohorts import Cohort
 from engines.core.cost import Predictor
 from engines.core.errors import IntegrityError, PolicyError
 from engines.core.kv import KVManager
-from engines.core.policy import BatchDecision, CohortDecision, Decision, Policy, Preemption, Prefill, View
+from engines.core.policy import BatchDecision, CohortDecision, Decision, Policy, Prefill, View
 from engines.core.request import Phase, Request
 from engines.core.types import (
     Batch,
@@ -136,12 +136,12 @@ class EngineCore:
         self._ended_slots = []
         self._sampling.clear()
         self._computing.clear()
-        self._preempt(decision.preemptions, draft)
+        self._preempt(decision, draft)
         self._move(decision.moves, draft)
         self._admit(decision, draft)
         batches = tuple(self._batch(batch, draft) for batch in decision.batches)
         cohorts = tuple([self._fly(cohort, draft) for cohort in decision.cohorts])
-        if not cohorts and not any(batch.tokens for batch in batches):
+        if not (cohorts or draft.moves or draft.preempted or any(batch.tokens for batch in batches)):
             raise PolicyError(f"{self.policy.name} decided an empty step with {len(self.waiting)} requests waiting")
         self._check_budgets(batches, cohorts)
         self._step += 1
@@ -198,10 +198,11 @@ class EngineCore:
             last_mode=self._last_mode,
         )
 
-    def _preempt(self, preemptions: Sequence[Preemption], draft: _Draft) -> None:
-        for preemption in preemptions:
+    def _preempt(self, decision: Decision, draft: _Draft) -> None:
+        leaving = {request for request, _ in decision.moves}
+        for preemption in decision.preemptions:
             request = preemption.request
-            if request is not self._youngest(request.tier):
+            if request is not self._youngest(request.tier, leaving):
                 raise PolicyError(f"{request!r} is preempted, but the youngest of its tier has to go first")
             self.running.remove(request)
             draft.ends.append(request.slot)
@@ -218,10 +219,10 @@ class EngineCore:
             self.waiting.insert(bisect(self.waiting, request.sequence, key=_arrival), request)
             draft.preempted.append(request.request_id)
 
-    def _youngest(self, tier: Tier) -> Request | None:
-        """Of those that may go: whoever is in flight cannot."""
+    def _youngest(self, tier: Tier, leaving: set[Request]) -> Request | None:
+        """Of those that may go: who is in flight cannot, and who moves away makes room as well."""
         for request in reversed(self.running):
-            if request.tier is tier and not request.in_flight:
+            if request.tier is tier and not request.in_flight and request not in leaving:
                 return request
         return None
 

@@ -35,10 +35,10 @@ class StaticPartition:
         proposal = view.propose()
         proposal.continue_running()
         if not proposal.preemptions:
-            proposal.admit(self._tiers)
+            proposal.admit(lambda request: (self._side(request, view.capabilities.host.tokens),))
         return proposal.decision(Mode.SEQUENTIAL if proposal.host_decodes else Mode.GPU_ONLY)
 
-    def _tiers(self, request: Request) -> tuple[Tier]:
-        """Every so manieth request, evenly spread over arrivals."""
+    def _side(self, request: Request, host_tokens: int) -> Tier:
+        """The host for every so manieth request, evenly spread over arrivals, unless it could never hold that one."""
         before, after = (int(count * self.host_share) for count in (request.sequence, request.sequence + 1))
-        return (Tier.HOST,) if after > before else (Tier.ACCEL,)
+        return Tier.HOST if after > before and request.target <= host_tokens else Tier.ACCEL

@@ -28,7 +28,7 @@ class Budget:
     max_batch: int
     max_batch_tokens: int
     accel_kv_tokens: int
-    policy: tuple[tuple[str, str], ...] = ()
+    policy: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True)

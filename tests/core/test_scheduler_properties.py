@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.core.policy import Policy
 from engines.core.types import Tier
 from engines.gpu_only.policy import GpuOnly
 
@@ -26,7 +27,7 @@ class Case:
     host_page: int
     max_batch: int
     max_batch_tokens: int
-    policy: GpuOnly
+    policy: Policy
     arrivals: tuple[Arrival, ...]
     aborts: tuple[tuple[int, int], ...]  # (step, request)
 

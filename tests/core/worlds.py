@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
 from engines.core.cost import MachineRates, ModelCosts, Roofline
+from engines.core.policy import Policy
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits, RequestSpec, StepEvents, StepPlan, TierCapacity
 from engines.gpu_only.policy import GpuOnly
@@ -79,7 +80,7 @@ def world(
     max_batch: int = 8,
     max_batch_tokens: int = 64,
     host_blocks: int = 0,
-    policy: GpuOnly | None = None,
+    policy: Policy | None = None,
     page_tokens: int = 16,
     host_page: int = 64,
 ) -> World:
