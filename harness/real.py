@@ -109,5 +109,6 @@ def torch_executor(
         "device": device.type,
         "torch": torch.__version__,
         "pace": "paced" if costs is not None else "native",
+        **({} if pool is None else {"cpu_threads": pool.threads}),
         "real_time_priority": os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO,
     }
