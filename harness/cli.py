@@ -18,8 +18,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from harness import commands
+from harness.commands_explain import explain
 from harness.errors import ENVIRONMENT_EXIT_CODE, USAGE_EXIT_CODE, ConfigError, UnfitEnvironmentError, is_user_mistake
-from harness.terminal import BackendName, BackendOption, ConfigOption, JsonOption, SetOption, console, print_json
+from harness.terminal import BackendOption, ConfigOption, JsonOption, SetOption, console, print_json, with_backend
 
 BUG_EXIT_CODE = 70
 # Both read the entry points of everything that is installed, and one malformed file of anybody's would end any command.
@@ -94,7 +95,7 @@ def run(
     from harness.progress import watcher_for
     from harness.runner import run_experiment
 
-    experiment = load_experiment(config, _with_backend(sets, backend))
+    experiment = load_experiment(config, with_backend(sets, backend))
     watcher = watcher_for(console(stderr=True), quiet)
     command = shlex.join(["harness", *sys.argv[1:]])
     for polite in (signal.SIGTERM, signal.SIGHUP):
@@ -126,7 +127,7 @@ def plan(
     from harness.plan import expand, resolve_backend
     from harness.tables import plan_table
 
-    experiment = load_experiment(config, _with_backend(sets, backend))
+    experiment = load_experiment(config, with_backend(sets, backend))
     resolved, label, why = resolve_backend(experiment)
     cells = expand(experiment, resolved)
     require_runnable(cells, resolved)
@@ -155,7 +156,7 @@ def validate(
         return
     if not config:
         raise ConfigError("validate needs --config NAME_OR_PATH, or --schema")
-    experiment = load_experiment(config, _with_backend(sets, backend))
+    experiment = load_experiment(config, with_backend(sets, backend))
     resolved, label, why = resolve_backend(experiment)
     cells = expand(experiment, resolved)
     require_runnable(cells, resolved)
@@ -170,16 +171,13 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run folder.")]) -> No
     typer.echo(str(write_report(run_dir)))
 
 
+app.add_typer(explain)
 app.command()(commands.generate)
 app.command()(commands.compare)
 app.command("list")(commands.list_topic)
 app.command()(commands.doctor)
 app.command()(commands.profile)
 app.command()(commands.bench)
-
-
-def _with_backend(sets: Sequence[str], backend: BackendName | None) -> list[str]:
-    return [*sets, *([f"backend={backend.value}"] if backend else [])]
 
 
 def _print_outcome(outcome: Any) -> None:

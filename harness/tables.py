@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from harness.catalogue import Listing
     from harness.doctor import Finding
+    from harness.explain import Explanation
     from harness.needs import CellNeeds
     from results.query import Group
     from results.schema import CellSummary, RunSummary
@@ -93,6 +94,52 @@ def _medians(group: Group) -> list[str]:
         values = [cell.metrics[metric] for cell in group.shown if metric in cell.metrics]
         shown.append(format(median(values) * factor, pattern) if values else "-")
     return shown
+
+
+def explanation_tables(found: Explanation) -> list[tuple[str, Table]]:
+    """The state and its times, what each mode would yield, what each engine would do."""
+    state, times = found.state, found.times
+    rule = "-"
+    if times.gpu_over_cpu is not None and times.bound is not None:
+        sign = "<" if times.asymmetric_beats_gpu_only else ">="
+        rule = f"{times.gpu_over_cpu:.2f} {sign} {times.bound:.2f}"
+    layer = [
+        ("T_lin, linear parts", f"{times.linear_s * 1e3:.3f} ms"),
+        ("T_gatt, attention on the GPU", f"{times.accel_attention_s * 1e3:.3f} ms"),
+        ("T_catt, attention on the host and the way", f"{times.host_attention_s * 1e3:.3f} ms"),
+        ("r = T_gatt / T_lin", f"{times.r:.3f}"),
+        ("N_G / N_C against 2 / r + 3 + r", rule),
+    ]
+    decodes = f"{state.accel_rows} decodes on the GPU, {state.host_rows} on the host, context {state.context}"
+    rates = [(rate.mode, f"{rate.tokens_per_s:,.1f}") for rate in found.modes]
+    choices = [
+        (
+            choice.engine,
+            choice.mode,
+            str(choice.accel_decodes),
+            " + ".join(map(str, choice.host_decodes)) or "-",
+            str(choice.waited_for),
+            _patience(choice.patience_us),
+            str(choice.flying),
+            str(choice.standing),
+        )
+        for choice in found.choices
+    ]
+    headings = ("engine", "mode", "on the GPU", "host, per batch", "keep up", "patience", "lag behind", "stand still")
+    return [
+        (f"one layer, {found.label}: {decodes}", _table(None, ("time", "value"), layer, 1)),
+        (
+            f"tokens per second, {found.label}, what happens once per step left out",
+            _table(None, ("mode", "tokens/s"), rates, 1),
+        ),
+        ("what each engine would do", _table(None, headings, choices, 2)),
+    ]
+
+
+def _patience(patience_us: int | None) -> str:
+    if patience_us is None:
+        return "-"
+    return "without end" if patience_us < 0 else f"{patience_us:,} us"
 
 
 def _table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -25,6 +26,11 @@ BackendOption = Annotated[BackendName | None, typer.Option("--backend", help="In
 SET_HELP = "a.b=value, read as YAML; list entries by index. Wins over HARNESS_SET_a__b=value in the environment."
 SetOption = Annotated[list[str], typer.Option("--set", help=SET_HELP)]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+def with_backend(sets: Sequence[str], backend: BackendName | None) -> list[str]:
+    """--backend is one more --set."""
+    return [*sets, *([f"backend={backend.value}"] if backend else [])]
 
 
 def print_json(data: object) -> None:

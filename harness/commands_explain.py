@@ -1,0 +1,42 @@
+"""`harness explain`: why a scheduler does what it does. Registered in cli.py."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.terminal import BackendOption, ConfigOption, JsonOption, SetOption, console, print_json, with_backend
+
+explain = typer.Typer(
+    name="explain", help="Why: what an engine would decide, and by which numbers.", no_args_is_help=True
+)
+
+
+@explain.command("run")
+def explain_run(
+    config: ConfigOption,
+    backend: BackendOption = None,
+    sets: SetOption = [],  # noqa: B006
+    engine: Annotated[str | None, typer.Option(help="One of the experiment's; all of them if not given.")] = None,
+    accel_rows: Annotated[int | None, typer.Option(min=0, help="Decodes on the GPU; as many as its KV holds.")] = None,
+    host_rows: Annotated[int | None, typer.Option(min=0, help="Decodes on the host; four times as many.")] = None,
+    context: Annotated[int, typer.Option(min=2, help="Tokens that each attends to.")] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """What each engine would decide in one state: mode, host decodes, predicted times, the paper's inequality."""
+    from harness.config import load_experiment
+    from harness.explain import explain as explained
+    from harness.plan import expand, resolve_backend
+    from harness.tables import explanation_tables
+
+    experiment = load_experiment(config, with_backend(sets, backend))
+    resolved, label, _ = resolve_backend(experiment)
+    found = explained(expand(experiment, resolved), engine, accel_rows, host_rows, context)
+    if as_json:
+        print_json(found.to_json())
+        return
+    typer.echo(f"{experiment.name} on {resolved} ({label})")
+    for title, table in explanation_tables(found):
+        typer.echo(f"\n{title}")
+        console().print(table)
