@@ -45,6 +45,8 @@ def test_the_mode_with_most_tokens_is_what_apex_takes() -> None:
 
 def test_the_inequality_is_equation_6() -> None:
     times = explained(accel_rows=8, host_rows=16, context=1500).times
+    assert times.gpu_over_cpu is not None
+    assert times.bound is not None
     assert times.r == pytest.approx(times.accel_attention_s / times.linear_s)
     assert times.bound == pytest.approx(decode_bound(times.r))
     assert times.gpu_over_cpu == pytest.approx((8 / times.accel_attention_s) / (16 / times.host_attention_s))
