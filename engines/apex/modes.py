@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from operator import attrgetter
 
 from engines.core.cost import Predictor, Work
 from engines.core.dealing import Pipeline, accel_work
@@ -17,7 +18,7 @@ from engines.core.request import Request
 from engines.core.types import AWAITED, Mode
 
 SPARE_PATIENCE = 0.25  # of a layer's time, on top of the predicted stall: predictions are off by some per cent
-MOST_JOINED_TRIES = 12
+JOINED_TRIES = 4  # everybody, half, a quarter, an eighth
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,15 @@ class Situation:
     work: Work = field(init=False)
     own: int = field(init=False)  # rows that yield a token without the host
     host: list[Request] = field(init=False)  # on the ground, shortest context first
+    _accel: float = field(init=False)  # asked for often
+    host_kv: list[int] = field(init=False)  # context tokens of the first 0, 1, ... of them
 
     def __post_init__(self) -> None:
         self.work = accel_work(self.proposal.decodes, self.proposal.prefills)
         self.own = self.work.sampled
-        self.host = sorted(self.proposal.host_decodes, key=lambda request: request.known)
+        self.host = sorted(self.proposal.host_decodes, key=attrgetter("known"))
+        self._accel = 0.0 if self.view.predict is None else self.predict.accel_attention_s(self.work)
+        self.host_kv = [0, *accumulate([request.known for request in self.host])]
 
     @property
     def predict(self) -> Predictor:
@@ -85,7 +90,7 @@ class Situation:
         if not self.work.decode_rows:
             return Mode.ASYMMETRIC
         linear_s, accel_s = self._linear_s(0), self._accel_s()
-        ratio = gpu_over_cpu(self.work.decode_rows, accel_s, len(self.host), self._host_s(self.host))
+        ratio = gpu_over_cpu(self.work.decode_rows, accel_s, len(self.host), self._host_s(len(self.host)))
         if self.work.prefill_tokens:
             return Mode.ASYMMETRIC if ratio < mixed_bound(self.predict, self.work) else Mode.ASYNC_OVERLAP
         return Mode.ASYMMETRIC if ratio < decode_bound(accel_s / linear_s) else Mode.ASYNC_OVERLAP
@@ -127,41 +132,43 @@ class Situation:
             flying.insert(0, CohortDecision(None, joined, patience_us))
         ready = self.host[len(joined) :]
         if ready and takes_off and len(self.view.cohorts) < self.most_cohorts:
-            flying.append(CohortDecision(None, ready[: self._cohort_size(ready, joined)]))
+            flying.append(CohortDecision(None, ready[: self._cohort_size(len(joined))]))
         return Option(mode, rate, self.proposal, batch, tuple(flying))
 
     def _joined(self) -> tuple[list[Request], float, int]:
         """As many as make the most tokens per second, the shortest contexts first; with them the rate and the
         patience.
         """
-        count = max(self._counts(), key=self._flying_rate)
-        joined = self.host[:count]
-        stall_s = max(0.0, self._host_s(joined) - self._accel_s())
+        rate, count = max((self._flying_rate(count), count) for count in self._counts())
+        stall_s = max(0.0, self._host_s(count) - self._accel_s())
         patience_s = stall_s + SPARE_PATIENCE * (self._linear_s(count) + self._accel_s())
-        return joined, self._flying_rate(count), int(patience_s * 1e6)
+        return self.host[:count], rate, int(patience_s * 1e6)
 
-    def _counts(self) -> list[int]:
+    def _counts(self) -> set[int]:
         """Nobody, everybody, as many as hide behind the accelerator's own attention, and some between."""
         most = len(self.host)
-        step = max(1, most // MOST_JOINED_TRIES)
-        return sorted({0, most, fitting(self.predict, self.host, self._accel_s()), *range(0, most, step)})
+        return {0, self._fitting(0, self._accel_s()), *(most >> halvings for halvings in range(JOINED_TRIES))}
 
     def _flying_rate(self, joined: int) -> float:
         """(B_G + j + x) / (T_lin(B_G + j + x) + max(T_gatt, T_catt(j))), x rows per layer from lagging cohorts."""
-        host_s, accel_s = self._host_s(self.host[:joined]), self._accel_s()
-        others = len(self.host) - joined + sum(len(cohort.requests) for cohort in self.view.cohorts)
-        window_s = self._linear_s(joined) + max(accel_s - host_s, 0.0)
-        behind = self.host[joined:]
-        lagging = min(others / self.view.capabilities.layers, float(fitting(self.predict, behind, window_s)))
+        host_s, accel_s = self._host_s(joined), self._accel_s()
+        others = len(self.host) - joined + sum([len(cohort.requests) for cohort in self.view.cohorts])
+        lagging = min(others / self.view.capabilities.layers, float(self._fitting(joined, self._window_s(joined))))
         return self._rate(self.own + joined + lagging, self._linear_s(joined + round(lagging)) + max(accel_s, host_s))
 
-    def _cohort_size(self, ready: Sequence[Request], joined: Sequence[Request]) -> int:
+    def _cohort_size(self, joined: int) -> int:
         """What the host finishes in a window beside those who keep up; at least one."""
         if self.view.predict is None:
-            return -(-len(ready) // self.most_cohorts)
-        host_s, accel_s = self._host_s(joined), self._accel_s()
-        window_s = self._linear_s(len(joined)) + max(accel_s - host_s, 0.0)
-        return max(1, fitting(self.predict, ready, window_s))
+            return -(-(len(self.host) - joined) // self.most_cohorts)
+        return max(1, self._fitting(joined, self._window_s(joined)))
+
+    def _window_s(self, joined: int) -> float:
+        """What a layer leaves of the host's time."""
+        return self._linear_s(joined) + max(self._accel_s() - self._host_s(joined), 0.0)
+
+    def _fitting(self, joined: int, window_s: float) -> int:
+        """How many of those behind the first the host serves within a window."""
+        return fitting(self.predict, self.host_kv[joined:], window_s)
 
     # --- times -------------------------------------------------------------------------------------------------------
 
@@ -172,10 +179,10 @@ class Situation:
         return self.predict.linear_s(self.predict.gemm_rows(self.work) + more)
 
     def _accel_s(self) -> float:
-        return self.predict.accel_attention_s(self.work)
+        return self._accel
 
-    def _host_s(self, requests: Sequence[Request]) -> float:
-        return host_seconds(self.predict, len(requests), sum([request.known for request in requests]))
+    def _host_s(self, first: int) -> float:
+        return host_seconds(self.predict, first, self.host_kv[first])
 
     def _rate(self, tokens: float, seconds: float) -> float:
         if self.view.predict is None or not seconds:
@@ -191,10 +198,9 @@ def host_seconds(predict: Predictor, rows: int, kv_tokens: int) -> float:
     return predict.host_attention_s(rows, kv_tokens) + moved_s
 
 
-def fitting(predict: Predictor, requests: Sequence[Request], window_s: float) -> int:
-    """How many of the first requests the host serves within a window."""
-    contexts = list(accumulate([request.known for request in requests]))
-    return bisect_right(range(len(contexts)), window_s, key=lambda i: host_seconds(predict, i + 1, contexts[i]))
+def fitting(predict: Predictor, kv: Sequence[int], window_s: float) -> int:
+    """How many requests the host serves within a window; `kv` counts the tokens of none, one, two, ... of them."""
+    return bisect_right(range(1, len(kv)), window_s, key=lambda rows: host_seconds(predict, rows, kv[rows] - kv[0]))
 
 
 def gpu_over_cpu(accel_rows: int, accel_s: float, host_rows: int, host_s: float) -> float:

@@ -148,6 +148,8 @@ class Roofline:
         self.post_attention_s = lru_cache(4096)(self._post_attention_s)
         self.linear_s = lru_cache(4096)(self._linear_s)
         self.head_s = lru_cache(4096)(self._head_s)
+        self.rows_to_host_s = lru_cache(4096)(self._rows_to_host_s)
+        self.rows_to_accel_s = lru_cache(4096)(self._rows_to_accel_s)
 
     @property
     def step_overhead_s(self) -> float:
@@ -185,11 +187,11 @@ class Roofline:
         rate = self.machine.d2h_bytes_per_s if move.target is Tier.HOST else self.machine.h2d_bytes_per_s
         return self._link_s(move.tokens * self._kv_bytes * self.model.layers, rate)
 
-    def rows_to_host_s(self, rows: int) -> float:
+    def _rows_to_host_s(self, rows: int) -> float:
         row_bytes = self.model.query_bytes_per_row + self.model.kv_bytes_per_token
         return self._link_s(rows * row_bytes, self.machine.d2h_bytes_per_s)
 
-    def rows_to_accel_s(self, rows: int) -> float:
+    def _rows_to_accel_s(self, rows: int) -> float:
         return self._link_s(rows * self.model.query_bytes_per_row, self.machine.h2d_bytes_per_s)
 
     def kv_to_host_s(self, tokens: int) -> float:

@@ -245,12 +245,12 @@ def test_the_ratio_is_gpu_over_cpu() -> None:
 
 
 def test_as_many_as_fit_a_window() -> None:
-    requests = [request(known) for known in (10, 20, 30, 40)]
+    kv = [5, 15, 35, 65, 105]  # of none, one, ... requests with 10, 20, 30 and 40 tokens, after others with 5
     window_s = host_seconds(COSTS, 3, 60)
-    assert fitting(COSTS, requests, window_s) == 3
-    assert fitting(COSTS, requests, window_s * 0.999) == 2
-    assert fitting(COSTS, requests, 0.0) == 0
-    assert fitting(COSTS, [], 1.0) == 0
+    assert fitting(COSTS, kv, window_s) == 3
+    assert fitting(COSTS, kv, window_s * 0.999) == 2
+    assert fitting(COSTS, kv, 0.0) == 0
+    assert fitting(COSTS, [0], 1.0) == 0
 
 
 def test_dealing_leaves_no_slack_negative() -> None:
