@@ -130,9 +130,8 @@ class Situation:
         flying = [CohortDecision(cohort) for cohort in self.view.cohorts]
         if joined:
             flying.insert(0, CohortDecision(None, joined, patience_us))
-        ready = self.host[len(joined) :]
-        if ready and takes_off and len(self.view.cohorts) < self.most_cohorts:
-            flying.append(CohortDecision(None, ready[: self._cohort_size(len(joined))]))
+        if takes_off and len(joined) < len(self.host) and len(self.view.cohorts) < self.most_cohorts:
+            flying.append(CohortDecision(None, self._cohort(len(joined))))
         return Option(mode, rate, self.proposal, batch, tuple(flying))
 
     def _joined(self) -> tuple[list[Request], float, int]:
@@ -156,11 +155,13 @@ class Situation:
         lagging = min(others / self.view.capabilities.layers, float(self._fitting(joined, self._window_s(joined))))
         return self._rate(self.own + joined + lagging, self._linear_s(joined + round(lagging)) + max(accel_s, host_s))
 
-    def _cohort_size(self, joined: int) -> int:
-        """What the host finishes in a window beside those who keep up; at least one."""
+    def _cohort(self, joined: int) -> list[Request]:
+        """Of those who do not keep up as many as the host finishes in a window, the oldest first: nobody starves."""
+        behind = sorted(self.host[joined:], key=attrgetter("sequence"))
         if self.view.predict is None:
-            return -(-(len(self.host) - joined) // self.most_cohorts)
-        return max(1, self._fitting(joined, self._window_s(joined)))
+            return behind[: -(-len(behind) // self.most_cohorts)]
+        kv = [0, *accumulate([request.known for request in behind])]
+        return behind[: max(1, fitting(self.predict, kv, self._window_s(joined)))]
 
     def _window_s(self, joined: int) -> float:
         """What a layer leaves of the host's time."""

@@ -79,3 +79,16 @@ def test_forced_modes_run_when_they_can() -> None:
             assert w.submit(request_id, 40, 30)
         w.run_out()
         assert sum(plan.mode is Mode(mode) for plan in w.plans) > 20
+
+
+def test_a_long_context_on_the_host_is_not_overtaken_for_ever() -> None:
+    for mode in ("auto", "async_overlap", "full_overlap"):
+        w = world(8, max_batch=12, max_batch_tokens=256, host_blocks=40, policy=Apex(mode=mode, cohorts=2))
+        assert w.submit(0, 100, 25)
+        assert w.submit(1, 110, 15)
+        for step in range(1500):
+            w.submit(2 + step, 5, 8)  # short ones keep coming
+            w.step()
+            if 1 in w.finished:
+                break
+        assert 1 in w.finished, mode
