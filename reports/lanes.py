@@ -29,7 +29,7 @@ class Sort(Enum):
     LINEAR = "linear layers"
     ATTENTION = "attention"
     HOST_ATTENTION = "attention on the host"
-    MOVE = "moving KV"
+    MOVE = "over the link"
     OTHER = "other"
 
 
@@ -40,6 +40,10 @@ _SORTS = {
     "attention": Sort.ATTENTION,
     "host_attention": Sort.HOST_ATTENTION,
     "move": Sort.MOVE,
+    "prompt_to_host": Sort.MOVE,
+    "prompt_to_accel": Sort.MOVE,
+    "rows_to_host": Sort.MOVE,
+    "rows_to_accel": Sort.MOVE,
 }
 SLOTS = {sort: slot for slot, sort in enumerate(Sort)}
 

@@ -130,7 +130,7 @@ def test_the_section_names_steps_lanes_and_ops(tmp_path: Path) -> None:
     assert [entry.text for entry in figure.one("ul", class_="legend").all("li")] == [
         "linear layers",
         "attention",
-        "moving KV",
+        "over the link",
     ]
     assert [svg.attributes["aria-label"] for svg in figure.all("svg")] == [
         "gpu_only on chat, emulated: steps 18–23, 65.0\u00a0ms. Busy: GPU 92\u00a0%.",
