@@ -84,28 +84,36 @@ class Pipeline:
     @staticmethod
     def dealt(predict: Predictor, work: Work, candidates: Sequence[Request]) -> "Pipeline":
         """First come, first dealt, to the half with more slack. Who would make a slack negative is left out, and so is
-        everybody with as long a context."""
+        everybody with as long a context; nobody else is asked once there is no room for the shortest."""
         pipeline = Pipeline(predict, (SubBatch.of(predict, work), SubBatch(0)))
-        longest = None
-        for request in candidates:
-            if longest is not None and request.known >= longest:
+        contexts = [request.known for request in candidates]
+        shortest = min(contexts, default=0)
+        longest = max(contexts, default=0) + 1
+        for request, context in zip(candidates, contexts, strict=True):
+            if context >= longest:
                 continue
-            slacks = [pipeline.slack(half, request) for half in (0, 1)]
-            half = 0 if slacks[0] >= slacks[1] else 1
-            if slacks[half] < 0.0:
-                longest = request.known
+            half = pipeline.roomier(context)
+            if half is None:
+                longest = context
+                if pipeline.roomier(shortest) is None:
+                    break
                 continue
             pipeline.halves[half].host.append(request)
-            pipeline.halves[half].host_kv += request.known
+            pipeline.halves[half].host_kv += context
         return pipeline
 
-    def slack(self, half: int, request: Request | None = None) -> float:
-        """T_lin(other) + T_pref + T_gatt - (T_catt + launch), with the request in this half.
+    def roomier(self, context: int) -> int | None:
+        """The half with more slack after one more context, None if that is negative."""
+        slacks = self.slack(0, 1, context), self.slack(1, 1, context)
+        half = 0 if slacks[0] >= slacks[1] else 1
+        return half if slacks[half] >= 0.0 else None
+
+    def slack(self, half: int, more: int = 0, more_kv: int = 0) -> float:
+        """T_lin(other) + T_pref + T_gatt - (T_catt + launch), with so many more rows and tokens in this half.
 
         A request makes its own half's linear part no shorter, so the other half's slack never shrinks.
         """
         own, other = self.halves[half], self.halves[1 - half]
-        more, more_kv = (0, 0) if request is None else (1, request.known)
         return other.linear_s(self.predict) + own.accel_s - own.host_s(self.predict, more, more_kv)
 
     @property

@@ -118,24 +118,27 @@ class Proposal:
         Who flies with a cohort is not asked.
         """
         gone, accel = self._gone, Tier.ACCEL
+        decode, decode_on_host = self.decodes.append, self.host_decodes.append
+        left = self.tokens_left
         for request in self.view.running:
-            if self.tokens_left <= 0:
-                return
-            if request.in_flight or request in gone:
+            if left <= 0:
+                break
+            if request.in_flight or (gone and request in gone):
                 continue
-            pending = request.known - request.computed
-            tokens = pending if pending <= self.tokens_left else self.tokens_left
-            if request.computed + tokens > request.capacity and not self._make_room(
-                request, tokens, preemption, offloads
-            ):
+            computed = request.computed
+            tokens = pending = request.known - computed
+            if pending > left:
+                tokens = left
+            if computed + tokens > request.capacity and not self._make_room(request, tokens, preemption, offloads):
                 continue  # it had to make room for its elders, or waits for somebody in flight
             if pending != 1:
                 self.prefills.append(Prefill(request, tokens, request.tier))
             elif request.tier is accel:
-                self.decodes.append(request)
+                decode(request)
             else:
-                self.host_decodes.append(request)
-            self.tokens_left -= tokens
+                decode_on_host(request)
+            left -= tokens
+        self.tokens_left = left
 
     def admit_waiting(self, tier: Tier, whole_prompt: bool = True) -> None:
         """Then waiting ones, first come first served; `whole_prompt` asks for room for all of it, not for one chunk."""

@@ -327,7 +327,8 @@ class EngineCore:
                     raise PolicyError(f"{request!r} cannot fly: cohorts decode requests that run on the host")
                 if request.in_flight:
                     raise PolicyError(f"{request!r} flies already")
-                self._grow(request, request.known, draft)
+                if request.computed == request.capacity:
+                    self._grow(request, request.known, draft)
                 request.in_flight = True
         return cohort.plan(decision.patience_us)
 
