@@ -85,6 +85,7 @@ Script = Callable[[Ask, Wire], Coroutine[Any, Any, None]]
 
 
 SHOW_OUT_MS = 500
+KNOCKING_S = 0.02
 
 
 @dataclass
@@ -132,6 +133,10 @@ class Server:
         self.port = int(server.sockets[0].getsockname()[1])
         ready.set()
         await self._stop.wait()
+        seen = -1
+        while seen != self.connections:  # who knocks at this very moment is let in: half let in, nobody would close it
+            seen = self.connections
+            await asyncio.sleep(KNOCKING_S)
         server.close()
         for _ in range(10):  # who has been let in already gets as far as being shown out
             await asyncio.sleep(0)
