@@ -22,10 +22,11 @@ from engines.hardware import load_hardware
 from engines.model.config import load_config
 from engines.neo.policy import Neo
 from harness.costs import machine_rates, model_costs
+from harness.sizing import HOST_PAGE_TOKENS
 
 GOAL_S = 150e-6
 HYBRID_GOAL_S = 300e-6
-ACCEL_PAGE, HOST_PAGE = 16, 256
+ACCEL_PAGE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,6 @@ def _core(load: Load, costs: Roofline) -> EngineCore:
     capabilities = Capabilities(
         32,
         TierCapacity(on_accel * -(-tokens_each // ACCEL_PAGE), ACCEL_PAGE),
-        TierCapacity(load.host * -(-tokens_each // HOST_PAGE), HOST_PAGE),
+        TierCapacity(load.host * -(-tokens_each // HOST_PAGE_TOKENS), HOST_PAGE_TOKENS),
     )
     return EngineCore(load.policy, capabilities, Limits(load.running, 8192), costs)

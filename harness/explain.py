@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engines.apex.modes import Situation, decode_bound, gpu_over_cpu, host_seconds
+from engines.apex.modes import Situation, decode_bound, gpu_over_cpu
 from engines.core.cost import Predictor, Work
+from engines.core.dealing import host_seconds
 from engines.core.hybrid import two_sided
 from engines.core.policy import Decision, Policy, View
 from engines.core.request import Phase, Request

@@ -12,7 +12,7 @@ from itertools import accumulate
 from operator import attrgetter
 
 from engines.core.cost import Predictor, Work
-from engines.core.dealing import Pipeline, accel_work
+from engines.core.dealing import Pipeline, accel_work, host_seconds
 from engines.core.policy import BatchDecision, CohortDecision, Decision, Proposal, View
 from engines.core.request import Request
 from engines.core.types import AWAITED, Mode
@@ -45,14 +45,14 @@ class Situation:
     work: Work = field(init=False)
     own: int = field(init=False)  # rows that yield a token without the host
     host: list[Request] = field(init=False)  # on the ground, shortest context first
-    _accel: float = field(init=False)  # asked for often
+    accel_s: float = field(init=False)  # T_pref + T_gatt of the accelerator's own rows
     host_kv: list[int] = field(init=False)  # context tokens of the first 0, 1, ... of them
 
     def __post_init__(self) -> None:
         self.work = accel_work(self.proposal.decodes, self.proposal.prefills)
         self.own = self.work.sampled
         self.host = sorted(self.proposal.host_decodes, key=attrgetter("known"))
-        self._accel = 0.0 if self.view.predict is None else self.predict.accel_attention_s(self.work)
+        self.accel_s = 0.0 if self.view.predict is None else self.predict.accel_attention_s(self.work)
         self.host_kv = [0, *accumulate([request.known for request in self.host])]
 
     @property
@@ -89,7 +89,7 @@ class Situation:
             return Mode.ASYNC_OVERLAP if self.view.cohorts else Mode.GPU_ONLY
         if not self.work.decode_rows:
             return Mode.ASYMMETRIC
-        linear_s, accel_s = self._linear_s(0), self._accel_s()
+        linear_s, accel_s = self._linear_s(0), self.accel_s
         ratio = gpu_over_cpu(self.work.decode_rows, accel_s, len(self.host), self._host_s(len(self.host)))
         if self.work.prefill_tokens:
             return Mode.ASYMMETRIC if ratio < mixed_bound(self.predict, self.work) else Mode.ASYNC_OVERLAP
@@ -111,9 +111,7 @@ class Situation:
         return self._pipelined(first, second, self._rate(self.own + pipeline.host_rows, pipeline.layer_s))
 
     def _pipelined(self, first: Sequence[Request], second: Sequence[Request], rate: float) -> Option:
-        halves = (self.proposal.batch(first), BatchDecision((), (), second))
-        batches = tuple(half for half in halves if half.decodes or half.prefills or half.host_decodes)
-        return Option(Mode.ASYMMETRIC, rate, self.proposal, batches)
+        return Option(Mode.ASYMMETRIC, rate, self.proposal, self.proposal.halves(first, second))
 
     def _overlap(self, mode: Mode, takes_off: bool = True) -> Option:
         """Who keeps up, who flies."""
@@ -139,18 +137,18 @@ class Situation:
         patience.
         """
         rate, count = max((self._flying_rate(count), count) for count in self._counts())
-        stall_s = max(0.0, self._host_s(count) - self._accel_s())
-        patience_s = stall_s + SPARE_PATIENCE * (self._linear_s(count) + self._accel_s())
+        stall_s = max(0.0, self._host_s(count) - self.accel_s)
+        patience_s = stall_s + SPARE_PATIENCE * (self._linear_s(count) + self.accel_s)
         return self.host[:count], rate, int(patience_s * 1e6)
 
     def _counts(self) -> set[int]:
         """Nobody, everybody, as many as hide behind the accelerator's own attention, and some between."""
         most = len(self.host)
-        return {0, self._fitting(0, self._accel_s()), *(most >> halvings for halvings in range(JOINED_TRIES))}
+        return {0, self._fitting(0, self.accel_s), *(most >> halvings for halvings in range(JOINED_TRIES))}
 
     def _flying_rate(self, joined: int) -> float:
         """(B_G + j + x) / (T_lin(B_G + j + x) + max(T_gatt, T_catt(j))), x rows per layer from lagging cohorts."""
-        host_s, accel_s = self._host_s(joined), self._accel_s()
+        host_s, accel_s = self._host_s(joined), self.accel_s
         others = len(self.host) - joined + sum([len(cohort.requests) for cohort in self.view.cohorts])
         lagging = min(others / self.view.capabilities.layers, float(self._fitting(joined, self._window_s(joined))))
         return self._rate(self.own + joined + lagging, self._linear_s(joined + round(lagging)) + max(accel_s, host_s))
@@ -165,7 +163,7 @@ class Situation:
 
     def _window_s(self, joined: int) -> float:
         """What a layer leaves of the host's time."""
-        return self._linear_s(joined) + max(self._accel_s() - self._host_s(joined), 0.0)
+        return self._linear_s(joined) + max(self.accel_s - self._host_s(joined), 0.0)
 
     def _fitting(self, joined: int, window_s: float) -> int:
         """How many of those behind the first the host serves within a window."""
@@ -174,13 +172,10 @@ class Situation:
     # --- times -------------------------------------------------------------------------------------------------------
 
     def _alone_s(self) -> float:
-        return 0.0 if self.view.predict is None else self._linear_s(0) + self._accel_s()
+        return 0.0 if self.view.predict is None else self._linear_s(0) + self.accel_s
 
     def _linear_s(self, more: int) -> float:
         return self.predict.linear_s(self.predict.gemm_rows(self.work) + more)
-
-    def _accel_s(self) -> float:
-        return self._accel
 
     def _host_s(self, first: int) -> float:
         return host_seconds(self.predict, first, self.host_kv[first])
@@ -189,14 +184,6 @@ class Situation:
         if self.view.predict is None or not seconds:
             return 0.0
         return tokens / seconds
-
-
-def host_seconds(predict: Predictor, rows: int, kv_tokens: int) -> float:
-    """There, attention, and back."""
-    if not rows:
-        return 0.0
-    moved_s = predict.rows_to_host_s(rows) + predict.rows_to_accel_s(rows)
-    return predict.host_attention_s(rows, kv_tokens) + moved_s
 
 
 def fitting(predict: Predictor, kv: Sequence[int], window_s: float) -> int:

@@ -5,6 +5,7 @@ Plain numbers only: the catalogue (engines/hardware) and the model shapes (engin
 harness/build.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -32,26 +33,43 @@ class Work:
 
 def work_of(batch: Batch) -> Work:
     decode_rows, host_rows = len(batch.decode_slots), len(batch.host_slots)
+    chunks = [(chunk.length, chunk.start, chunk.samples, chunk.tier) for chunk in batch.prefills]
+    return work_of_rows(
+        decode_rows,
+        sum(batch.decode_positions) + decode_rows,
+        chunks,
+        host_rows,
+        sum(batch.host_positions) + host_rows,
+    )
+
+
+def work_of_rows(
+    decode_rows: int,
+    decode_kv_tokens: int,
+    chunks: Sequence[tuple[int, int, bool, Tier]],  # length, start, whether it samples, where its KV goes
+    host_rows: int = 0,
+    host_kv_tokens: int = 0,
+) -> Work:
     prefill_tokens = prefill_kv = pairs = samples = leaving = returning = 0
-    for chunk in batch.prefills:
-        prefill_tokens += chunk.length
-        prefill_kv += chunk.start + chunk.length
-        pairs += chunk.length * chunk.start + chunk.length * (chunk.length + 1) // 2
-        samples += chunk.samples
-        if chunk.tier is Tier.HOST:
-            leaving += chunk.length
-            returning += chunk.start
+    for length, start, samples_one, tier in chunks:
+        prefill_tokens += length
+        prefill_kv += start + length
+        pairs += length * start + length * (length + 1) // 2
+        samples += samples_one
+        if tier is Tier.HOST:
+            leaving += length
+            returning += start
     return Work(
         tokens=decode_rows + host_rows + prefill_tokens,
         decode_rows=decode_rows,
-        decode_kv_tokens=sum(batch.decode_positions) + decode_rows,
+        decode_kv_tokens=decode_kv_tokens,
         host_rows=host_rows,
-        host_kv_tokens=sum(batch.host_positions) + host_rows,
+        host_kv_tokens=host_kv_tokens,
         prefill_tokens=prefill_tokens,
         prefill_kv_tokens=prefill_kv,
         prefill_pairs=pairs,
         sampled=decode_rows + host_rows + samples,
-        chunks=tuple([(chunk.length, chunk.start) for chunk in batch.prefills]),
+        chunks=tuple([(length, start) for length, start, _, _ in chunks]),
         host_prefill_tokens=leaving,
         host_prefill_context=returning,
     )

@@ -5,40 +5,26 @@ iteration of the two takes. NEO's rules 4 to 6, shared by every policy that pipe
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engines.core.cost import Predictor, Work
+from engines.core.cost import Predictor, Work, work_of_rows
 from engines.core.policy import Prefill
 from engines.core.request import Request
-from engines.core.types import Tier
 
 
 def accel_work(decodes: Sequence[Request], prefills: Sequence[Prefill]) -> Work:
     """What the accelerator's own rows ask of a layer."""
-    tokens = kv = pairs = context = samples = leaving = returning = 0
     chunks = []
     for prefill in prefills:
         start, length = prefill.request.computed, prefill.tokens
-        tokens += length
-        context += start + length
-        pairs += length * start + length * (length + 1) // 2
-        samples += start + length == prefill.request.known
-        chunks.append((length, start))
-        if prefill.tier is Tier.HOST:
-            leaving += length
-            returning += start
-    for request in decodes:
-        kv += request.known
-    return Work(
-        tokens=tokens + len(decodes),
-        decode_rows=len(decodes),
-        decode_kv_tokens=kv,
-        prefill_tokens=tokens,
-        prefill_kv_tokens=context,
-        prefill_pairs=pairs,
-        sampled=len(decodes) + samples,
-        chunks=tuple(chunks),
-        host_prefill_tokens=leaving,
-        host_prefill_context=returning,
-    )
+        chunks.append((length, start, start + length == prefill.request.known, prefill.tier))
+    return work_of_rows(len(decodes), sum([request.known for request in decodes]), chunks)
+
+
+def host_seconds(predict: Predictor, rows: int, kv_tokens: int) -> float:
+    """There, attention, and back."""
+    if not rows:
+        return 0.0
+    attention_s = predict.host_attention_s(rows, kv_tokens)
+    return attention_s + predict.rows_to_host_s(rows) + predict.rows_to_accel_s(rows)
 
 
 @dataclass(slots=True)
@@ -60,11 +46,7 @@ class SubBatch:
 
     def host_s(self, predict: Predictor, more: int = 0, more_kv: int = 0) -> float:
         """T_catt and the launch: rows to the host and back."""
-        rows = len(self.host) + more
-        if not rows:
-            return 0.0
-        attention = predict.host_attention_s(rows, self.host_kv + more_kv)
-        return attention + predict.rows_to_host_s(rows) + predict.rows_to_accel_s(rows)
+        return host_seconds(predict, len(self.host) + more, self.host_kv + more_kv)
 
 
 @dataclass(slots=True)

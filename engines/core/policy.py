@@ -204,6 +204,12 @@ class Proposal:
         """Everything in one batch; of the host's decodes those given."""
         return BatchDecision(self.decodes, self.prefills, self.host_decodes if host_decodes is None else host_decodes)
 
+    def halves(self, first: Sequence[Request], second: Sequence[Request]) -> tuple[BatchDecision, ...]:
+        """Host decodes beside the accelerator's own rows, and others in a batch of their own; those with anything in
+        them."""
+        halves = (self.batch(first), BatchDecision((), (), second))
+        return tuple([half for half in halves if half.decodes or half.prefills or half.host_decodes])
+
     def decision(self, mode: Mode, *batches: BatchDecision, cohorts: Sequence[CohortDecision] = ()) -> Decision:
         return Decision(mode, batches or (self.batch(),), self.preemptions, self.moves, cohorts)
 

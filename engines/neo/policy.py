@@ -8,14 +8,12 @@ After the system's public code and its paper. Ours differs in one thing: a promp
 chunked.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.core.cost import Predictor
 from engines.core.dealing import Pipeline, accel_work
 from engines.core.hybrid import two_sided
-from engines.core.policy import BatchDecision, Decision, Proposal, View
-from engines.core.request import Request
+from engines.core.policy import Decision, Proposal, View
 from engines.core.types import Capabilities, Mode, Placement, Tier
 
 SMALL_BATCH = 128  # tokens below which no prompt is put off
@@ -39,7 +37,7 @@ class Neo:
         if not proposal.host_decodes:
             return proposal.decision(Mode.GPU_ONLY)
         if view.predict is None:  # nothing to price with: the host's decodes are a half of their own
-            return proposal.decision(Mode.ASYMMETRIC, *_halves(proposal, [], proposal.host_decodes))
+            return proposal.decision(Mode.ASYMMETRIC, *proposal.halves((), proposal.host_decodes))
         return _priced(proposal, view.predict)
 
 
@@ -52,7 +50,7 @@ def _priced(proposal: Proposal, predict: Predictor) -> Decision:
     first, second = (half.host for half in pipeline.halves)
     if not (alone or pipeline.host_rows):  # even one is too slow to hide, and there is nothing to hide it behind
         second = proposal.host_decodes
-    return proposal.decision(Mode.ASYMMETRIC, *_halves(proposal, first, second))
+    return proposal.decision(Mode.ASYMMETRIC, *proposal.halves(first, second))
 
 
 def _without_late_prompts(proposal: Proposal, predict: Predictor, pipeline: Pipeline) -> Pipeline:
@@ -68,9 +66,3 @@ def _without_late_prompts(proposal: Proposal, predict: Predictor, pipeline: Pipe
             break
         pipeline = without
     return pipeline
-
-
-def _halves(proposal: Proposal, first: Sequence[Request], second: Sequence[Request]) -> list[BatchDecision]:
-    """Those with anything in them."""
-    halves = [proposal.batch(first), BatchDecision((), (), second)]
-    return [half for half in halves if half.decodes or half.prefills or half.host_decodes]

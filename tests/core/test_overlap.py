@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from engines.apex.modes import decode_bound, fitting, gpu_over_cpu, host_seconds, mixed_bound
+from engines.apex.modes import decode_bound, fitting, gpu_over_cpu, mixed_bound
 from engines.core.cohorts import run_pass
 from engines.core.cost import Roofline, Work, work_of
-from engines.core.dealing import Pipeline
+from engines.core.dealing import Pipeline, host_seconds
 from engines.core.pass_line import HostLine, PassLine
 from engines.core.pipeline import Op, OpKind, durations, lower, makespan
 from engines.core.request import Request
