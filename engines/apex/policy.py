@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engines.apex.modes import Option, Situation
-from engines.core.cost import Predictor
-from engines.core.hybrid import two_sided
+from engines.core.hybrid import TwoSided, two_sided
 from engines.core.policy import Decision, View
-from engines.core.types import Capabilities, Mode, Placement
+from engines.core.types import Mode
 
 Forced = Literal["auto", "gpu_only", "asymmetric", "async_overlap", "full_overlap"]
 
 
 @dataclass(frozen=True, slots=True)
-class Apex:
+class Apex(TwoSided):
     """`cohorts`: how many may be in flight, 0 for one per layer. `hysteresis`: how much better than the mode of the
     last step another one has to be."""
 
@@ -41,13 +40,6 @@ class Apex:
     @property
     def name(self) -> str:
         return "apex"
-
-    @property
-    def uses_host_kv(self) -> bool:
-        return True
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return Placement.all_on_accelerator(capabilities.layers)
 
     def decide(self, view: View) -> Decision:
         proposal = two_sided(view)

@@ -1,10 +1,24 @@
 """What every hybrid policy shares: requests whose KV is wholly on one side, the accelerator first."""
 
+from engines.core.cost import Predictor
 from engines.core.policy import Proposal, View
-from engines.core.types import Tier
+from engines.core.types import Capabilities, Placement, Tier
 
 FILLED = 0.95  # of the accelerator's blocks: beyond that nobody comes back from the host
 SIDES = (Tier.ACCEL, Tier.HOST)
+
+
+class TwoSided:
+    """What policies of this kind answer alike: KV on the host as well, every weight on the accelerator."""
+
+    __slots__ = ()
+
+    @property
+    def uses_host_kv(self) -> bool:
+        return True
+
+    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
+        return Placement.all_on_accelerator(capabilities.layers)
 
 
 def two_sided(view: View) -> Proposal:

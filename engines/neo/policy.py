@@ -12,25 +12,18 @@ from dataclasses import dataclass
 
 from engines.core.cost import Predictor
 from engines.core.dealing import Pipeline, accel_work
-from engines.core.hybrid import two_sided
+from engines.core.hybrid import TwoSided, two_sided
 from engines.core.policy import Decision, Proposal, View
-from engines.core.types import Capabilities, Mode, Placement, Tier
+from engines.core.types import Mode, Tier
 
 SMALL_BATCH = 128  # tokens below which no prompt is put off
 
 
 @dataclass(frozen=True, slots=True)
-class Neo:
+class Neo(TwoSided):
     @property
     def name(self) -> str:
         return "neo"
-
-    @property
-    def uses_host_kv(self) -> bool:
-        return True
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return Placement.all_on_accelerator(capabilities.layers)
 
     def decide(self, view: View) -> Decision:
         proposal = two_sided(view)

@@ -6,14 +6,14 @@ nothing overlaps, as in engines that run one part after the other. A request wai
 
 from dataclasses import dataclass
 
-from engines.core.cost import Predictor
+from engines.core.hybrid import TwoSided
 from engines.core.policy import Decision, View
 from engines.core.request import Request
-from engines.core.types import Capabilities, Mode, Placement, Tier
+from engines.core.types import Mode, Tier
 
 
 @dataclass(frozen=True, slots=True)
-class StaticPartition:
+class StaticPartition(TwoSided):
     host_share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -23,13 +23,6 @@ class StaticPartition:
     @property
     def name(self) -> str:
         return "static_partition"
-
-    @property
-    def uses_host_kv(self) -> bool:
-        return True
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return Placement.all_on_accelerator(capabilities.layers)
 
     def decide(self, view: View) -> Decision:
         proposal = view.propose()

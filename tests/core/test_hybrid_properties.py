@@ -10,7 +10,7 @@ from engines.core.types import Mode, Tier
 from engines.neo.policy import Neo
 from engines.static_partition.policy import StaticPartition
 
-from .test_scheduler_properties import Case, cases, run
+from .test_scheduler_properties import Case, cases, check_endings, check_order
 from .worlds import world
 
 policies = st.one_of(
@@ -30,28 +30,13 @@ hybrids = st.builds(lambda case, policy: replace(case, policy=policy), cases, po
 @settings(max_examples=1000, deadline=None)
 @given(hybrids)
 def test_every_request_ends_with_exactly_its_tokens_or_a_reason(case: Case) -> None:
-    w, refused, aborted = run(case)
-    for request_id, arrival in enumerate(case.arrivals):
-        got = w.delivered.get(request_id, 0)
-        if request_id in refused:
-            assert got == 0
-        elif request_id in aborted:
-            assert got < arrival.output
-        else:
-            assert got == arrival.output
-            assert request_id in w.finished
-    for tier, blocks in ((Tier.ACCEL, case.accel_blocks), (Tier.HOST, case.host_blocks)):
-        assert len(w.core.kv.pools[tier].free) == blocks
-        assert not w.core.kv.pools[tier].draining
+    check_endings(case)
 
 
 @settings(max_examples=150, deadline=None)
 @given(hybrids)
 def test_first_come_first_served(case: Case) -> None:
-    w, refused, aborted = run(case)
-    order = sorted(range(len(case.arrivals)), key=lambda r: (case.arrivals[r].step, r))
-    served = [r for r in order if r not in refused and r not in aborted]
-    assert [r for r in w.first_admission if r not in aborted] == served
+    check_order(case)
 
 
 def test_an_abort_in_flight_gives_its_place_back_when_its_cohort_lands() -> None:

@@ -84,6 +84,10 @@ def run(case: Case) -> tuple[World, set[int], set[int]]:
 @settings(max_examples=1500, deadline=None)
 @given(cases)
 def test_every_request_ends_with_exactly_its_tokens_or_a_reason(case: Case) -> None:
+    check_endings(case)
+
+
+def check_endings(case: Case) -> None:
     w, refused, aborted = run(case)
     for request_id, arrival in enumerate(case.arrivals):
         got = w.delivered.get(request_id, 0)
@@ -97,11 +101,16 @@ def test_every_request_ends_with_exactly_its_tokens_or_a_reason(case: Case) -> N
             assert request_id in w.finished
     for tier, blocks in ((Tier.ACCEL, case.accel_blocks), (Tier.HOST, case.host_blocks)):
         assert len(w.core.kv.pools[tier].free) == blocks
+        assert not w.core.kv.pools[tier].draining
 
 
 @settings(max_examples=500, deadline=None)
 @given(cases)
 def test_first_come_first_served(case: Case) -> None:
+    check_order(case)
+
+
+def check_order(case: Case) -> None:
     w, refused, aborted = run(case)
     order = sorted(range(len(case.arrivals)), key=lambda r: (case.arrivals[r].step, r))
     served = [r for r in order if r not in refused and r not in aborted]
