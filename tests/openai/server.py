@@ -84,7 +84,6 @@ class Wire:
 Script = Callable[[Ask, Wire], Coroutine[Any, Any, None]]
 
 
-SHOW_OUT_MS = 500
 KNOCKING_S = 0.02
 
 
@@ -140,13 +139,6 @@ class Server:
         server.close()
         for _ in range(10):  # who has been let in already gets as far as being shown out
             await asyncio.sleep(0)
-        known = {asyncio.current_task()}
-        for _ in range(
-            SHOW_OUT_MS
-        ):  # on a busy machine that takes longer: whoever is not among the tasks yet is waited for
-            if not asyncio.all_tasks() - self._tasks - known:
-                break
-            await asyncio.sleep(1e-3)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
