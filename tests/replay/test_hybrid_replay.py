@@ -8,12 +8,12 @@ import pytest
 
 from harness.build import JOURNAL_FILE, core_for
 from harness.cell import run_cell
-from harness.experiment import Experiment
 from harness.journal import replay
-from harness.plan import CellSpec, expand
+from harness.plan import CellSpec
 from results.store import read_requests, read_steps
 from tests.model_folders import make_folder
 from tests.replay.forgery import lines_of, rewrite
+from tests.replay.test_replay import starving
 
 ENGINES: dict[str, dict[str, Any]] = {
     "static_partition": {"kind": "static_partition"},
@@ -24,22 +24,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 
 def spec_of(model: Path, engine: dict[str, Any], mode: str) -> CellSpec:
-    experiment = {
-        "schema_version": 1,
-        "name": "replayed",
-        "backend": "cpu",
-        "hardware": "t4_g4dn_4xlarge",
-        "model": str(model),
-        "dtype": "float32",
-        "budget": {"accel_kv_tokens": 160, "host_kv_tokens": 4096, "max_batch": 12, "max_batch_tokens": 96},
-        "engines": [engine],
-        "workloads": [
-            {"kind": "long_output", "prompt": 40, "output": 40, "jitter": 0.4, "requests": 12, "rate": 200, "name": "w"}
-        ],
-        "emulation": {"mode": mode, "pace": {"reference_model": "llama-2-7b", "time_scale": 0.5}},
-    }
-    [cell] = expand(Experiment.model_validate(experiment), "cpu")
-    return cell
+    return starving(model, mode, engine, host_kv_tokens=4096, max_batch=12, max_batch_tokens=96)
 
 
 @pytest.mark.parametrize("mode", ["native", "paced"])

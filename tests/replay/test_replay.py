@@ -34,7 +34,8 @@ class Served:
         return core_for(self.spec)
 
 
-def starving(model: Path, mode: str, preemption: str) -> CellSpec:
+def starving(model: Path, mode: str, engine: dict[str, Any], **budget: int) -> CellSpec:
+    """`budget`: beside the accelerator's blocks, of which there are too few."""
     experiment = {
         "schema_version": 1,
         "name": "replayed",
@@ -42,8 +43,8 @@ def starving(model: Path, mode: str, preemption: str) -> CellSpec:
         "hardware": "t4_g4dn_4xlarge",
         "model": str(model),
         "dtype": "float32",
-        "budget": {"accel_kv_tokens": 160, "host_kv_tokens": 1024, "max_batch": 6, "max_batch_tokens": 48},
-        "engines": [{"kind": "gpu_only", "preemption": preemption}],
+        "budget": {"accel_kv_tokens": 160, **budget},
+        "engines": [engine],
         "workloads": [
             {"kind": "long_output", "prompt": 40, "output": 48, "jitter": 0.4, "requests": 12, "rate": 200, "name": "w"}
         ],
@@ -53,9 +54,14 @@ def starving(model: Path, mode: str, preemption: str) -> CellSpec:
     return cell
 
 
+def gpu_only(model: Path, mode: str, preemption: str) -> CellSpec:
+    engine = {"kind": "gpu_only", "preemption": preemption}
+    return starving(model, mode, engine, host_kv_tokens=1024, max_batch=6, max_batch_tokens=48)
+
+
 @pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def served(request: pytest.FixtureRequest, model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
-    spec = starving(make_folder(model_root, kv_heads=2), *request.param)
+    spec = gpu_only(make_folder(model_root, kv_heads=2), *request.param)
     folder = tmp_path_factory.mktemp("cell")
     (folder / "spec.json").write_text(spec.to_json())
     run_cell(folder)
@@ -109,7 +115,7 @@ def test_a_changed_plan_or_order_is_noticed(served: Served, tmp_path: Path) -> N
 
 def test_another_configuration_is_noticed(served: Served) -> None:
     other = "recompute" if served.spec.engine.options["preemption"] == "swap" else "swap"
-    assert replay(served.journal, core_for(starving(Path(served.spec.model), "native", other))).first_difference
+    assert replay(served.journal, core_for(gpu_only(Path(served.spec.model), "native", other))).first_difference
 
 
 def test_a_journal_of_another_format_is_refused(served: Served, tmp_path: Path) -> None:
