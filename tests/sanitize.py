@@ -45,6 +45,8 @@ SANITIZERS = (
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:strict_init_order=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         },
+        # An emulator and the sanitizer both want most of the address space: the process is killed.
+        without="old_machines",
     ),
     Sanitizer(
         name="thread",
