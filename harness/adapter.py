@@ -87,6 +87,7 @@ class CoreAdapter:
             events.admitted,
             events.preempted,
             scheduled_s=now_s,
+            on_host=events.on_host,
         )
 
     def close(self) -> None:

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engines.registry import is_policy
 from harness.audit import audit
-from harness.build import Cell, build
+from harness.build import JOURNAL_FILE, Cell, build
 from harness.collectors.steps import StepObservation, step_columns, write_trace
 from harness.collectors.watch import MachineWatch
 from harness.driver import serve
+from harness.hindsight import judge
 from harness.metrics import Aggregator, Measured
 from harness.parity import Answers, Sample, check, choose, write_answers
 from harness.plan import CellSpec
@@ -22,7 +24,7 @@ from harness.recorder import RequestRecorder
 from harness.saturating_cell import is_saturating, run_saturating
 from results.parity_check import ParityCheck
 from results.schema import TOKENS_FILE, CellSummary, Label
-from results.store import RequestWriter, StepWriter, write_json
+from results.store import RequestWriter, StepWriter, iter_steps, write_json
 from workloads import realised
 
 FLUSH_ROWS = 1000
@@ -112,9 +114,22 @@ def run_cell(cell_dir: Path) -> CellSummary:
         measured = records.close()
         write_trace(cell_dir / TRACE_FILE, cell.trace.spans, title=spec.cell_id, label=spec.label)
     watched = watched.per_output_token(records.output_tokens)
-    metrics = measured.metrics | watched.metrics | {"cell_wall_s": wall_s}
-    measured = Measured(metrics, [*measured.notes, *watched.notes], measured.unavailable | watched.unavailable)
+    seen = _hindsight(spec, cell_dir)
+    metrics = measured.metrics | watched.metrics | seen.metrics | {"cell_wall_s": wall_s}
+    unavailable = measured.unavailable | watched.unavailable | seen.unavailable
+    measured = Measured(metrics, [*measured.notes, *watched.notes], unavailable)
     return _summary(spec, cell, resolved, measured, recorder, _parity(spec, cell_dir, cell, sample, recorder.answers))
+
+
+def _hindsight(spec: CellSpec, cell_dir: Path) -> Measured:
+    if not is_policy(spec.engine.kind):
+        return Measured({}, [], {"regret_share": "it decides unseen: there is no journal"})
+    took_s: dict[int, float] = {}
+    for batch in iter_steps(cell_dir, ["step", "started_s", "ended_s"]):
+        step, started_s, ended_s = (column.to_pylist() for column in batch.columns)
+        took_s.update(zip(step, [end - start for start, end in zip(started_s, ended_s, strict=True)], strict=True))
+    seen = judge(spec, cell_dir / JOURNAL_FILE, took_s)
+    return Measured({}, [], {"regret_share": seen}) if isinstance(seen, str) else Measured(seen.metrics(), [], {})
 
 
 def _parity(spec: CellSpec, cell_dir: Path, cell: Cell, sample: Sample, answers: Answers) -> ParityCheck:

@@ -31,7 +31,7 @@ def cost_table(spec: CellSpec) -> CostTable | None:
     if pace.reference_model is None:
         return Roofline(model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype), pace.time_scale)
     reference = load_config(pace.reference_model)
-    return _scaled(reference, model, hardware, pace)
+    return scaled_costs(reference, model, hardware, pace)
 
 
 def predictor(spec: CellSpec) -> Predictor | None:
@@ -96,7 +96,7 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
     )
 
 
-def _scaled(reference: ModelConfig, model: ModelConfig, hardware: Hardware, pace: Pace) -> Roofline:
+def scaled_costs(reference: ModelConfig, model: ModelConfig, hardware: Hardware, pace: Pace) -> Roofline:
     """A small model in a large one's proportions: each layer costs what the reference's layer costs on that machine.
 
     What happens once per step (head, overhead) shrinks with the number of layers, so that its share stays the same. A

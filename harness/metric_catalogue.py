@@ -54,6 +54,12 @@ PER_REQUEST = (
         "every gap, pooled. Requests decoded in one step share its gap, so that an interval counts n / m observations,"
         " m = sum(last - first) / (last of all - first of all), the mean number decoding at once",
     ),
+    _spread(
+        "accel_ttft_s", "s", "ttft_s of requests most of whose tokens attended on the GPU", "only where some did not"
+    ),
+    _spread("accel_tpot_s", "s", "tpot_s of the same", "the pace of an answer whose KV is on the GPU"),
+    _spread("host_ttft_s", "s", "ttft_s of requests most of whose tokens attended on the host", "only where some did"),
+    _spread("host_tpot_s", "s", "tpot_s of the same", "the pace of an answer whose KV is on the host"),
     _spread("max_stall_s", "s", "max over i of token[i] - token[i-1]", "the longest wait within an answer"),
     _spread("e2e_s", "s", "last token - arrival", "how long until the answer is complete"),
     _spread("normalized_latency_s_per_token", "s/token", "e2e_s / n_out", "latency per token, queueing included"),
@@ -125,6 +131,7 @@ SERVICE = (
     Metric("refused_requests", "1", "status refused, no warm-up", "the engine could never have held them"),
     Metric("aborted_requests", "1", "status aborted, no warm-up", "given up by the client or the harness"),
     Metric("failed_requests", "1", "status failed, no warm-up", "lost to an error"),
+    Metric("host_requests", "1", 'status finished and tier "host", no warm-up', "most of their tokens attended there"),
     Metric("warmup_requests", "1", "requests marked as warm-up", "not in any latency or count above"),
     Metric(
         "preemptions", "1", "sum of preemptions, no warm-up", "evictions from the running batch", higher_is_better=False
@@ -169,6 +176,29 @@ MACHINE = (
     ),
 )
 
+MODES = {
+    "gpu_only": "the GPU's own rows, host decodes stand still",
+    "sequential": "host and GPU in turns",
+    "asymmetric": "two halves take turns on the GPU, one's host attention behind the other's",
+    "async_overlap": "host decodes join when they are ready",
+    "full_overlap": "the same, and some keep up with the batch",
+}
+
+HINDSIGHT = (
+    Metric(
+        "regret_share",
+        "share",
+        "sum(D * (1 - rate of the mode / rate of the best mode)) / sum(D); D duration of a step",
+        "time lost by modes: every step again, priced in all modes by the cost model, with requests where they were",
+        higher_is_better=False,
+    ),
+    *(Metric(f"mode_share_{mode}", "share", f'sum(D of mode "{mode}") / sum(D)', what) for mode, what in MODES.items()),
+    *(
+        Metric(f"best_share_{mode}", "share", f'sum(D where "{mode}" was best in hindsight) / sum(D)', what)
+        for mode, what in MODES.items()
+    ),
+)
+
 STEPS = (
     Metric("steps", "1", "number of steps", "iterations of the engine"),
     Metric("running_batch_mean", "requests", "sum(running * duration) / sum(duration)", "batch size over time"),
@@ -205,7 +235,7 @@ STEPS = (
     Metric("sampler_cost_share", "share", "CPU seconds of the sampling threads / wall seconds", "what watching cost"),
 )
 
-CATALOGUE = (*PER_REQUEST, *THROUGHPUT, *SERVICE, *FAULTS, *MACHINE, *STEPS)
+CATALOGUE = (*PER_REQUEST, *THROUGHPUT, *SERVICE, *FAULTS, *MACHINE, *STEPS, *HINDSIGHT)
 SPREAD_SUFFIX = re.compile(r"_(mean|max|p(50|90|95|99)(_low|_high)?)$")
 
 

@@ -26,6 +26,7 @@ class _InFlight:
         "arrival_s",
         "dispatch_s",
         "first_scheduled_s",
+        "host_tokens",
         "preempted_at_s",
         "preempted_s",
         "preemptions",
@@ -43,6 +44,7 @@ class _InFlight:
         self.preempted_s = 0.0
         self.preempted_at_s: float | None = None
         self.times_s = array("d")
+        self.host_tokens = 0
         self.token_ids: list[int] | None = [] if keeps_tokens else None
 
 
@@ -79,6 +81,9 @@ class RequestRecorder:
         self._schedule(delivery, handover)
         time_s = self._time_of(delivery, handover)
         self._tokens(delivery, time_s)
+        for request_id in delivery.on_host:
+            if (record := self._known(request_id)) is not None:
+                record.host_tokens += 1
         for request_id in delivery.finished:
             self._finish(request_id)
         for failure in delivery.failed:
@@ -183,12 +188,19 @@ class RequestRecorder:
                 "preempted_s": record.preempted_s,
                 "status": status,
                 "reason": reason,
-                "tier": "" if record.first_scheduled_s is None else "accel",
+                "tier": _tier(record),
                 "warmup": request_id in self._warmup,
                 "token_times_s": times_s.tolist(),
             }
         )
         self._warmup.discard(request_id)
+
+
+def _tier(record: _InFlight) -> str:
+    """Where most of its tokens attended; nowhere before it was ever scheduled."""
+    if record.first_scheduled_s is None:
+        return ""
+    return "host" if 2 * record.host_tokens > len(record.times_s) else "accel"
 
 
 class StepRecorder:

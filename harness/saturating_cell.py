@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.metrics import Requests, meets_slo, per_request
 from harness.plan import CellSpec, cell_seed
+from harness.request_columns import Requests, meets_slo, per_request
 from harness.saturate import Saturation, Served, find_saturation
 from results.schema import CellSummary, Status
 from results.store import iter_requests, write_json, write_text

@@ -19,6 +19,7 @@ from reports.sections import (
     distributions,
     fairness,
     figures,
+    modes,
     occupancy,
     overlap,
     overview,
@@ -56,7 +57,7 @@ def _page(run: Run) -> str:
 
 def _sections(run: Run) -> list[Section]:
     evidence = gather(run)
-    troubles = problems.build(run, evidence)
+    troubles, chosen = problems.build(run, evidence), modes.build(run)
     return [
         verdict.build(run, all_clear=troubles is None),
         *([troubles] if troubles else []),
@@ -65,6 +66,7 @@ def _sections(run: Run) -> list[Section]:
         distributions.build(run, evidence),
         occupancy.build(run, evidence),
         busy.build(run, evidence),
+        *([chosen] if chosen else []),
         overlap.build(run, evidence),
         accuracy.build(run, evidence),
         requests.build(run, evidence),

@@ -1,6 +1,6 @@
 """The modes of APEX as arithmetic: what each would make of the situation, and how many tokens per second that is.
 
-All times are per layer; both sides of every comparison have the same number of layers.
+All times are per layer; of what happens once per step every layer carries its share.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ JOINED_TRIES = 4  # everybody, half, a quarter, an eighth
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One way to run the step: host decodes per half, or cohorts. `rate`: predicted tokens per second and layer."""
+    """One way to run the step: host decodes per half, or cohorts. `rate`: predicted tokens per second of a layer's
+    time."""
 
     mode: Mode
     rate: float
@@ -47,6 +48,9 @@ class Situation:
     host: list[Request] = field(init=False)  # on the ground, shortest context first
     accel_s: float = field(init=False)  # T_pref + T_gatt of the accelerator's own rows
     host_kv: list[int] = field(init=False)  # context tokens of the first 0, 1, ... of them
+    flying: int = field(init=False)  # rows in flight, and their context tokens
+    flying_kv: int = field(init=False)
+    _keeping_up: tuple[int, float] | None = None  # how many join, and the rate with them: asked more than once
 
     def __post_init__(self) -> None:
         self.work = accel_work(self.proposal.decodes, self.proposal.prefills)
@@ -54,6 +58,8 @@ class Situation:
         self.host = sorted(self.proposal.host_decodes, key=attrgetter("known"))
         self.accel_s = 0.0 if self.view.predict is None else self.predict.accel_attention_s(self.work)
         self.host_kv = [0, *accumulate([request.known for request in self.host])]
+        in_flight = [request.known for cohort in self.view.cohorts for request in cohort.requests]
+        self.flying, self.flying_kv = len(in_flight), sum(in_flight)
 
     @property
     def predict(self) -> Predictor:
@@ -95,6 +101,20 @@ class Situation:
             return Mode.ASYMMETRIC if ratio < mixed_bound(self.predict, self.work) else Mode.ASYNC_OVERLAP
         return Mode.ASYMMETRIC if ratio < decode_bound(accel_s / linear_s) else Mode.ASYNC_OVERLAP
 
+    def rates(self) -> dict[Mode, float]:
+        """Tokens per second of every mode that has something to do, in turns (nothing overlaps) included."""
+        rates = {}
+        if self.work.tokens:
+            rates[Mode.GPU_ONLY] = self._alone().rate
+            rates[Mode.ASYNC_OVERLAP] = self._flying_rate(0)
+            rates[Mode.FULL_OVERLAP] = self._joined()[1]
+        if self.host:
+            rows = len(self.host)
+            rates[Mode.ASYMMETRIC] = self._asymmetric().rate
+            turn_s = self._linear_s(rows) + self.accel_s + self._host_s(rows)
+            rates[Mode.SEQUENTIAL] = self._rate(self.own + rows, turn_s)
+        return rates
+
     # --- each mode ---------------------------------------------------------------------------------------------------
 
     def _alone(self) -> Option:
@@ -108,7 +128,7 @@ class Situation:
         first, second = (half.host for half in pipeline.halves)
         if not (self.work.tokens or pipeline.host_rows):
             second = self.host
-        return self._pipelined(first, second, self._rate(self.own + pipeline.host_rows, pipeline.layer_s))
+        return self._pipelined(first, second, self._rate(self.own + self._worth(pipeline.host_kv), pipeline.layer_s))
 
     def _pipelined(self, first: Sequence[Request], second: Sequence[Request], rate: float) -> Option:
         return Option(Mode.ASYMMETRIC, rate, self.proposal, self.proposal.halves(first, second))
@@ -121,22 +141,24 @@ class Situation:
             if self.host:
                 cohorts.append(CohortDecision(None, self.host, AWAITED))
             return Option(mode, 0.0, self.proposal, batch, tuple(cohorts))
-        if self.view.predict is None:
-            joined, rate, patience_us = (self.host if mode is Mode.FULL_OVERLAP else []), 0.0, AWAITED
-        else:
-            joined, rate, patience_us = self._joined() if mode is Mode.FULL_OVERLAP else ([], self._flying_rate(0), 0)
+        joined, rate, patience_us = self._joined() if mode is Mode.FULL_OVERLAP else ([], self._flying_rate(0), 0)
         flying = [CohortDecision(cohort) for cohort in self.view.cohorts]
         if joined:
             flying.insert(0, CohortDecision(None, joined, patience_us))
         if takes_off and len(joined) < len(self.host) and len(self.view.cohorts) < self.most_cohorts:
-            flying.append(CohortDecision(None, self._cohort(len(joined))))
+            flying.append(CohortDecision(None, self._cohort(joined)))
         return Option(mode, rate, self.proposal, batch, tuple(flying))
 
     def _joined(self) -> tuple[list[Request], float, int]:
         """As many as make the most tokens per second, the shortest contexts first; with them the rate and the
         patience.
         """
-        rate, count = max((self._flying_rate(count), count) for count in self._counts())
+        if self.view.predict is None:
+            return self.host, 0.0, AWAITED
+        if self._keeping_up is None:
+            rate, count = max((self._flying_rate(count), count) for count in self._counts())
+            self._keeping_up = count, rate
+        count, rate = self._keeping_up
         stall_s = max(0.0, self._host_s(count) - self.accel_s)
         patience_s = stall_s + SPARE_PATIENCE * (self._linear_s(count) + self.accel_s)
         return self.host[:count], rate, int(patience_s * 1e6)
@@ -148,18 +170,42 @@ class Situation:
 
     def _flying_rate(self, joined: int) -> float:
         """(B_G + j + x) / (T_lin(B_G + j + x) + max(T_gatt, T_catt(j))), x rows per layer from lagging cohorts."""
-        host_s, accel_s = self._host_s(joined), self.accel_s
-        others = len(self.host) - joined + sum([len(cohort.requests) for cohort in self.view.cohorts])
-        lagging = min(others / self.view.capabilities.layers, float(self._fitting(joined, self._window_s(joined))))
-        return self._rate(self.own + joined + lagging, self._linear_s(joined + round(lagging)) + max(accel_s, host_s))
+        if self.view.predict is None:
+            return 0.0
+        lagging, each_kv = self._lagging(joined)
+        attention_s = max(self.accel_s, self._host_s(joined))
+        worth = self.own + self._worth(self.host_kv[joined] + lagging * each_kv)
+        return self._rate(worth, self._linear_s(joined + round(lagging)) + attention_s)
 
-    def _cohort(self, joined: int) -> list[Request]:
+    def _lagging(self, joined: int) -> tuple[float, float]:
+        """Rows per layer of all who do not keep up, in flight or about to be, and their mean context: one layer per
+        pass, if the host can.
+        """
+        requests = len(self.host) - joined + self.flying
+        if not requests:
+            return 0.0, 0.0
+        each_kv = (self.host_kv[-1] - self.host_kv[joined] + self.flying_kv) / requests
+        window_s = self._window_s(joined)
+        served = bisect_right(
+            range(1, requests + 1), window_s, key=lambda rows: host_seconds(self.predict, rows, round(rows * each_kv))
+        )
+        return min(requests / self.view.capabilities.layers, float(served)), each_kv
+
+    def _worth(self, kv_tokens: float) -> float:
+        """Host decodes that attend to so much, in tokens of a mean context. One by one they would make a mode look
+        better that takes the cheap ones first; the others would still be to come.
+        """
+        everybody = len(self.host) + self.flying
+        return kv_tokens * everybody / max(self.host_kv[-1] + self.flying_kv, 1) if kv_tokens else 0.0
+
+    def _cohort(self, joined: Sequence[Request]) -> list[Request]:
         """Of those who do not keep up as many as the host finishes in a window, the oldest first: nobody starves."""
-        behind = sorted(self.host[joined:], key=attrgetter("sequence"))
+        keeping_up = set(joined)
+        behind = [request for request in self.proposal.host_decodes if request not in keeping_up]
         if self.view.predict is None:
             return behind[: -(-len(behind) // self.most_cohorts)]
         kv = [0, *accumulate([request.known for request in behind])]
-        return behind[: max(1, fitting(self.predict, kv, self._window_s(joined)))]
+        return behind[: max(1, fitting(self.predict, kv, self._window_s(len(joined))))]
 
     def _window_s(self, joined: int) -> float:
         """What a layer leaves of the host's time."""
@@ -180,10 +226,11 @@ class Situation:
     def _host_s(self, first: int) -> float:
         return host_seconds(self.predict, first, self.host_kv[first])
 
-    def _rate(self, tokens: float, seconds: float) -> float:
-        if self.view.predict is None or not seconds:
+    def _rate(self, tokens: float, layer_s: float) -> float:
+        if self.view.predict is None or not layer_s:
             return 0.0
-        return tokens / seconds
+        once_s = self.predict.step_overhead_s + self.predict.head_s(round(tokens))
+        return tokens / (layer_s + once_s / self.view.capabilities.layers)
 
 
 def fitting(predict: Predictor, kv: Sequence[int], window_s: float) -> int:

@@ -18,6 +18,7 @@ from engines.core.hybrid import TwoSided, two_sided
 from engines.core.policy import Decision, View
 from engines.core.types import Mode
 
+LASTING_STEPS = 160  # how long a situation is taken to last; nobody knows how long answers will be
 Forced = Literal["auto", "gpu_only", "asymmetric", "async_overlap", "full_overlap"]
 
 
@@ -59,6 +60,13 @@ class Apex(TwoSided):
         options = situation.options()
         best = max(options, key=lambda option: option.rate)
         for option in options:
-            if option.mode is view.last_mode and option.rate * (1.0 + self.hysteresis) >= best.rate:
+            if option.mode is view.last_mode and best.rate <= option.rate * (1.0 + self._threshold(view, option, best)):
                 return option
         return best
+
+    def _threshold(self, view: View, option: Option, best: Option) -> float:
+        """How much better another mode has to be. Where cohorts take off or land for it, host decodes yield half of
+        their tokens for as many steps as there are layers; that has to come in again while the situation lasts.
+        """
+        flies = view.cohorts or any(cohort.patience_us == 0 for each in (option, best) for cohort in each.cohorts)
+        return self.hysteresis + (view.capabilities.layers / 2 / LASTING_STEPS if flies else 0.0)

@@ -37,7 +37,8 @@ class Failure:
 class Delivery:
     """What an engine handed over at one moment, as columns: a row per token, then who ended, started or was preempted.
 
-    `scheduled_s` is when the step was decided: admissions and preemptions count from there.
+    `scheduled_s` is when the step was decided: admissions and preemptions count from there. `on_host`: whose token
+    attended to KV on the host, where the engine tells.
     """
 
     time_s: float
@@ -48,6 +49,7 @@ class Delivery:
     preempted: Sequence[int] = ()
     scheduled_s: float = 0.0
     failed: Sequence[Failure] = ()
+    on_host: Sequence[int] = ()
 
 
 class EngineAdapter(Protocol):

@@ -4,10 +4,13 @@ iteration of the two takes. NEO's rules 4 to 6, shared by every policy that pipe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from engines.core.cost import Predictor, Work, work_of_rows
 from engines.core.policy import Prefill
 from engines.core.request import Request
+
+GROUPS = 16  # into which a pool is dealt at first: pricing every single one of hundreds takes longer than a layer
 
 
 def accel_work(decodes: Sequence[Request], prefills: Sequence[Prefill]) -> Work:
@@ -66,27 +69,37 @@ class Pipeline:
     @staticmethod
     def dealt(predict: Predictor, work: Work, candidates: Sequence[Request]) -> "Pipeline":
         """First come, first dealt, to the half with more slack. Who would make a slack negative is left out, and so is
-        everybody with as long a context; nobody else is asked once there is no room for the shortest."""
+        everybody with as long a context; nobody else is asked once there is no room for the shortest.
+
+        Large pools are dealt in groups while there is room for whole ones, and one by one from there.
+        """
         pipeline = Pipeline(predict, (SubBatch.of(predict, work), SubBatch(0)))
         contexts = [request.known for request in candidates]
+        kv = [0, *accumulate(contexts)]
         shortest = min(contexts, default=0)
         longest = max(contexts, default=0) + 1
-        for request, context in zip(candidates, contexts, strict=True):
-            if context >= longest:
+        dealt, group = 0, max(1, len(candidates) // GROUPS)
+        while dealt < len(candidates):
+            if contexts[dealt] >= longest:
+                dealt += 1
                 continue
-            half = pipeline.roomier(context)
-            if half is None:
-                longest = context
-                if pipeline.roomier(shortest) is None:
-                    break
-                continue
-            pipeline.halves[half].host.append(request)
-            pipeline.halves[half].host_kv += context
+            upto = min(dealt + group, len(candidates))
+            half = pipeline.roomier(upto - dealt, kv[upto] - kv[dealt])
+            if half is not None:
+                pipeline.halves[half].host.extend(candidates[dealt:upto])
+                pipeline.halves[half].host_kv += kv[upto] - kv[dealt]
+                dealt = upto
+            elif upto - dealt > 1:
+                group = (upto - dealt) // 2
+            elif pipeline.roomier(1, shortest) is None:
+                break
+            else:
+                longest, group = contexts[dealt], 1
         return pipeline
 
-    def roomier(self, context: int) -> int | None:
-        """The half with more slack after one more context, None if that is negative."""
-        slacks = self.slack(0, 1, context), self.slack(1, 1, context)
+    def roomier(self, rows: int, kv_tokens: int) -> int | None:
+        """The half with more slack after so many more rows and tokens, None if that is negative."""
+        slacks = self.slack(0, rows, kv_tokens), self.slack(1, rows, kv_tokens)
         half = 0 if slacks[0] >= slacks[1] else 1
         return half if slacks[half] >= 0.0 else None
 
@@ -101,6 +114,10 @@ class Pipeline:
     @property
     def host_rows(self) -> int:
         return sum(len(half.host) for half in self.halves)
+
+    @property
+    def host_kv(self) -> int:
+        return sum(half.host_kv for half in self.halves)
 
     @property
     def alone_s(self) -> float:

@@ -89,6 +89,14 @@ class Policy(Protocol):
         """Every step: who runs, where, with whom."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How it is made: what becomes of whoever has to go."""
+
+    preemption: PreemptionKind
+    offloads: bool
+
+
 @dataclass(slots=True)
 class Proposal:
     """Scratch arithmetic over blocks and both budgets. The shared mechanics of continuous batching live here."""
@@ -117,28 +125,44 @@ class Proposal:
 
         Who flies with a cohort is not asked.
         """
-        gone, accel = self._gone, Tier.ACCEL
-        decode, decode_on_host = self.decodes.append, self.host_decodes.append
-        left = self.tokens_left
-        for request in self.view.running:
-            if left <= 0:
-                break
-            if request.in_flight or (gone and request in gone):
+        standing: Sequence[Request] = self.view.running
+        if self.view.cohorts:
+            standing = [request for request in standing if not request.in_flight]
+        room = _Room(preemption, offloads)
+        # Most steps are this: everybody has one token to go and the budget holds all of them.
+        if len(standing) <= self.tokens_left and not [None for each in standing if each.known - each.computed != 1]:
+            self._all_decode(standing, room)
+        else:
+            self._one_by_one(standing, room)
+
+    def _all_decode(self, standing: Sequence[Request], room: _Room) -> None:
+        """Only who is at the end of its last block needs a closer look."""
+        left_out = [each for each in standing if each.known > each.capacity and not self._make_room(each, 1, room)]
+        if left_out or self._gone:
+            out = self._gone.union(left_out)
+            standing = [request for request in standing if request not in out]
+        accel = Tier.ACCEL
+        self.decodes = [request for request in standing if request.tier is accel]
+        if len(self.decodes) < len(standing):
+            self.host_decodes = [request for request in standing if request.tier is not accel]
+        self.tokens_left -= len(standing)
+
+    def _one_by_one(self, standing: Sequence[Request], room: _Room) -> None:
+        for request in standing:
+            if self.tokens_left <= 0:
+                return
+            if request in self._gone:
                 continue
-            computed = request.computed
-            tokens = pending = request.known - computed
-            if pending > left:
-                tokens = left
-            if computed + tokens > request.capacity and not self._make_room(request, tokens, preemption, offloads):
+            tokens = min(request.pending, self.tokens_left)
+            if request.computed + tokens > request.capacity and not self._make_room(request, tokens, room):
                 continue  # it had to make room for its elders, or waits for somebody in flight
-            if pending != 1:
+            if request.pending != 1:
                 self.prefills.append(Prefill(request, tokens, request.tier))
-            elif request.tier is accel:
-                decode(request)
+            elif request.tier is Tier.ACCEL:
+                self.decodes.append(request)
             else:
-                decode_on_host(request)
-            left -= tokens
-        self.tokens_left = left
+                self.host_decodes.append(request)
+            self.tokens_left -= tokens
 
     def admit_waiting(self, tier: Tier, whole_prompt: bool = True) -> None:
         """Then waiting ones, first come first served; `whole_prompt` asks for room for all of it, not for one chunk."""
@@ -221,16 +245,18 @@ class Proposal:
         self.tokens_left -= tokens
         self.kept += 1
 
-    def _make_room(self, request: Request, tokens: int, preemption: PreemptionKind, offloads: bool) -> bool:
-        """Preempt from the young end until `request` can grow; False when it had to go itself."""
+    def _make_room(self, request: Request, tokens: int, room: _Room) -> bool:
+        """Preempt from the young end until `request` can grow; False when it is gone, or nobody younger may go."""
+        if request in self._gone:
+            return False
         tier = request.tier
         missing = self.pages(request.computed + tokens, tier) - len(request.blocks)
         while missing > self.free[tier]:
             victim = self._youngest(tier)
             if victim is None:
                 return False
-            if not (offloads and tier is Tier.ACCEL and self._offload(victim)):
-                self._preempt(victim, preemption)
+            if not (room.offloads and tier is Tier.ACCEL and self._offload(victim)):
+                self._preempt(victim, room.preemption)
             if victim is request:
                 return False
         self.free[tier] -= missing

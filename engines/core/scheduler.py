@@ -176,11 +176,17 @@ class EngineCore:
             if request.known == request.target or token in request.stop_ids:
                 finished.append(request)
         request_ids = [request.request_id for request in sampling]
+        on_host = self._on_host(sampling)
         if finished:
             self._finish(finished)
         self._plan_open = False
         return StepEvents(
-            request_ids, tokens, [request.request_id for request in finished], plan.admitted, plan.preempted
+            request_ids,
+            tokens,
+            [request.request_id for request in finished],
+            plan.admitted,
+            plan.preempted,
+            on_host,
         )
 
     # --- applying a decision -----------------------------------------------------------------------------------------
@@ -366,6 +372,12 @@ class EngineCore:
         tokens = sum([batch.tokens for batch in batches]) + sum([len(cohort.slots) for cohort in cohorts])
         if tokens > self.limits.max_batch_tokens:
             raise PolicyError(f"{self.policy.name} puts {tokens} tokens in a step of {self.limits.max_batch_tokens}")
+
+    def _on_host(self, sampling: Sequence[Request]) -> Sequence[int]:
+        if not self.capabilities.host.blocks:
+            return ()
+        host = Tier.HOST
+        return [request.request_id for request in sampling if request.tier is host]
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 

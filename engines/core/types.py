@@ -290,3 +290,4 @@ class StepEvents:
     finished: Sequence[int] = ()
     admitted: Sequence[int] = ()
     preempted: Sequence[int] = ()
+    on_host: Sequence[int] = ()  # of those with a token, whose KV is there

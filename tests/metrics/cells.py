@@ -39,7 +39,8 @@ def random_cell(seed: int, count: int, rate: float = 2.0) -> list[dict[str, Any]
             requests.append(request(index, arrival_s, [], status="refused", reason="too long"))
             continue
         times = arrival_s + np.cumsum(rng.exponential(0.1, int(rng.integers(1, 30))))
-        requests.append(request(index, arrival_s, times.tolist(), warmup=index < count // 10))
+        tier = "host" if index % 3 == 0 else "accel"
+        requests.append(request(index, arrival_s, times.tolist(), warmup=index < count // 10, tier=tier))
     return requests
 
 

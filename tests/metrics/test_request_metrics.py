@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
-from harness.metrics import Requests, aggregate, meets_slo, per_request, tokens_on_time
+from harness.metrics import aggregate
+from harness.request_columns import Requests, meets_slo, per_request, tokens_on_time
 from tests.metrics.cells import random_cell, request
 
 
