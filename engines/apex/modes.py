@@ -45,6 +45,7 @@ class Situation:
     most_cohorts: int
     work: Work = field(init=False)
     own: int = field(init=False)  # rows that yield a token without the host
+    own_kv: int = field(init=False)  # what those attend to
     host: list[Request] = field(init=False)  # on the ground, shortest context first
     accel_s: float = field(init=False)  # T_pref + T_gatt of the accelerator's own rows
     host_kv: list[int] = field(init=False)  # context tokens of the first 0, 1, ... of them
@@ -60,6 +61,8 @@ class Situation:
         self.host_kv = [0, *accumulate([request.known for request in self.host])]
         in_flight = [request.known for cohort in self.view.cohorts for request in cohort.requests]
         self.flying, self.flying_kv = len(in_flight), sum(in_flight)
+        prompts = [each.request.known for each in self.proposal.prefills if each.tokens == each.request.pending]
+        self.own_kv = self.work.decode_kv_tokens + sum(prompts)
 
     @property
     def predict(self) -> Predictor:
@@ -112,13 +115,13 @@ class Situation:
             rows = len(self.host)
             rates[Mode.ASYMMETRIC] = self._asymmetric().rate
             turn_s = self._linear_s(rows) + self.accel_s + self._host_s(rows)
-            rates[Mode.SEQUENTIAL] = self._rate(self.own + rows, turn_s)
+            rates[Mode.SEQUENTIAL] = self._rate(rows, self.host_kv[rows], turn_s)
         return rates
 
     # --- each mode ---------------------------------------------------------------------------------------------------
 
     def _alone(self) -> Option:
-        rate = self._rate(self.own, self._alone_s())
+        rate = self._rate(0, 0, self._alone_s())
         return Option(Mode.GPU_ONLY, rate, self.proposal, (self.proposal.batch(()),))
 
     def _asymmetric(self) -> Option:
@@ -128,7 +131,7 @@ class Situation:
         first, second = (half.host for half in pipeline.halves)
         if not (self.work.tokens or pipeline.host_rows):
             second = self.host
-        return self._pipelined(first, second, self._rate(self.own + self._worth(pipeline.host_kv), pipeline.layer_s))
+        return self._pipelined(first, second, self._rate(pipeline.host_rows, pipeline.host_kv, pipeline.layer_s))
 
     def _pipelined(self, first: Sequence[Request], second: Sequence[Request], rate: float) -> Option:
         return Option(Mode.ASYMMETRIC, rate, self.proposal, self.proposal.halves(first, second))
@@ -174,8 +177,8 @@ class Situation:
             return 0.0
         lagging, each_kv = self._lagging(joined)
         attention_s = max(self.accel_s, self._host_s(joined))
-        worth = self.own + self._worth(self.host_kv[joined] + lagging * each_kv)
-        return self._rate(worth, self._linear_s(joined + round(lagging)) + attention_s)
+        layer_s = self._linear_s(joined + round(lagging)) + attention_s
+        return self._rate(joined + lagging, self.host_kv[joined] + lagging * each_kv, layer_s)
 
     def _lagging(self, joined: int) -> tuple[float, float]:
         """Rows per layer of all who do not keep up, in flight or about to be, and their mean context: one layer per
@@ -190,13 +193,6 @@ class Situation:
             range(1, requests + 1), window_s, key=lambda rows: host_seconds(self.predict, rows, round(rows * each_kv))
         )
         return min(requests / self.view.capabilities.layers, float(served)), each_kv
-
-    def _worth(self, kv_tokens: float) -> float:
-        """Host decodes that attend to so much, in tokens of a mean context. One by one they would make a mode look
-        better that takes the cheap ones first; the others would still be to come.
-        """
-        everybody = len(self.host) + self.flying
-        return kv_tokens * everybody / max(self.host_kv[-1] + self.flying_kv, 1) if kv_tokens else 0.0
 
     def _cohort(self, joined: Sequence[Request]) -> list[Request]:
         """Of those who do not keep up as many as the host finishes in a window, the oldest first: nobody starves."""
@@ -226,10 +222,16 @@ class Situation:
     def _host_s(self, first: int) -> float:
         return host_seconds(self.predict, first, self.host_kv[first])
 
-    def _rate(self, tokens: float, layer_s: float) -> float:
+    def _rate(self, host_rows: float, host_kv: float, layer_s: float) -> float:
+        """Of the accelerator's own rows and so many of the host's. Who attends to more counts for more: everybody has
+        to get to the end, and a mode that takes the short contexts first is not faster, the long ones are still to
+        come. Where all contexts are equal this counts tokens.
+        """
         if self.view.predict is None or not layer_s:
             return 0.0
-        once_s = self.predict.step_overhead_s + self.predict.head_s(round(tokens))
+        everybody = self.own + len(self.host) + self.flying
+        tokens = (self.own_kv + host_kv) * everybody / (self.own_kv + self.host_kv[-1] + self.flying_kv)
+        once_s = self.predict.step_overhead_s + self.predict.head_s(round(self.own + host_rows))
         return tokens / (layer_s + once_s / self.view.capabilities.layers)
 
 
