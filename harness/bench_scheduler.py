@@ -115,12 +115,13 @@ def _costs() -> Roofline:
 
 
 def _core(load: Load, costs: Roofline) -> EngineCore:
-    """The accelerator's blocks hold its own share for all steps, the host's more than that."""
-    tokens_each = load.context_tokens + 2 * load.steps
+    """The accelerator's blocks hold its own share at the context named, half-way through; the host holds everybody."""
     on_accel = load.running - load.host
+    accel_tokens = load.context_tokens if load.host else load.context_tokens + 2 * load.steps
+    tokens_each = load.context_tokens + 2 * load.steps
     capabilities = Capabilities(
         32,
-        TierCapacity(on_accel * -(-tokens_each // ACCEL_PAGE), ACCEL_PAGE),
+        TierCapacity(on_accel * -(-accel_tokens // ACCEL_PAGE), ACCEL_PAGE),
         TierCapacity(load.host * -(-tokens_each // HOST_PAGE_TOKENS), HOST_PAGE_TOKENS),
     )
     return EngineCore(load.policy, capabilities, Limits(load.running, 8192), costs)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engines.apex.modes import Situation, decode_bound, gpu_over_cpu
+from engines.apex.paper import decode_bound, gpu_over_cpu
+from engines.apex.situation import Situation
 from engines.core.cost import Predictor, Work
 from engines.core.dealing import host_seconds
 from engines.core.hybrid import two_sided
@@ -51,7 +52,7 @@ class Times:
 @dataclass(frozen=True, slots=True)
 class ModeRate:
     mode: str
-    tokens_per_s: float  # predicted; what happens once per step is left out
+    tokens_per_s: float  # predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,8 @@ def explain(
         view = _view(state, _capabilities(cell), cell, predict)
         choices.append(_choice(name, _policy(cell).decide(view), state))
     view = _view(state, _capabilities(some), some, predict)
-    situation = Situation(two_sided(view), view, view.capabilities.layers)
-    modes = tuple(ModeRate(option.mode.value, option.rate / view.capabilities.layers) for option in situation.options())
+    rates = Situation(two_sided(view), view).rates()
+    modes = tuple(ModeRate(mode.value, tokens_per_s) for mode, tokens_per_s in rates.items())
     return Explanation("predicted", state, _times(state, predict), modes, tuple(choices))
 
 

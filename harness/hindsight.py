@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.apex.modes import Situation
+from engines.apex.situation import Situation
 from engines.core.cost import CostTable, Predictor
 from engines.core.policy import Decision, Policy, Proposal, View
 from engines.core.request import Request
@@ -79,7 +79,7 @@ def _rates(view: View, decision: Decision) -> dict[Mode, float]:
     proposal = _proposal(view, decision)
     if not proposal.host_decodes and not view.cohorts:
         return {}
-    return Situation(proposal, view, view.capabilities.layers).rates()
+    return Situation(proposal, view).rates()
 
 
 def _proposal(view: View, decision: Decision) -> Proposal:

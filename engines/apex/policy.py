@@ -13,7 +13,9 @@ asynchronous overlap works in detail (core/cohorts.py). Ours: full overlap, and 
 from dataclasses import dataclass
 from typing import Literal
 
-from engines.apex.modes import Option, Situation
+from engines.apex.modes import Modes
+from engines.apex.paper import chosen_by_the_paper
+from engines.apex.situation import Situation
 from engines.core.hybrid import TwoSided, two_sided
 from engines.core.policy import Decision, View
 from engines.core.types import Mode
@@ -46,27 +48,31 @@ class Apex(TwoSided):
         proposal = two_sided(view)
         if not proposal.host_decodes and not view.cohorts:
             return proposal.decision(Mode.GPU_ONLY)
-        situation = Situation(proposal, view, self.cohorts or view.capabilities.layers)
-        return self._chosen(situation, view).decision()
-
-    def _chosen(self, situation: Situation, view: View) -> Option:
-        """Cohorts in flight have to land before any mode without them."""
+        situation = Situation(proposal, view)
+        modes = Modes(situation, self.cohorts or view.capabilities.layers)
         if self.mode != "auto":
-            return situation.option(Mode(self.mode))
+            return modes.decision(Mode(self.mode))
         if view.predict is None:
-            return situation.option(Mode.FULL_OVERLAP)
+            return modes.decision(Mode.FULL_OVERLAP)
         if self.selector == "paper":
-            return situation.option(situation.by_the_paper())
-        options = situation.options()
-        best = max(options, key=lambda option: option.rate)
-        for option in options:
-            if option.mode is view.last_mode and best.rate <= option.rate * (1.0 + self._threshold(view, option, best)):
-                return option
-        return best
+            return modes.decision(chosen_by_the_paper(situation))
+        return modes.toward(self._predicted(situation))
 
-    def _threshold(self, view: View, option: Option, best: Option) -> float:
+    def _predicted(self, situation: Situation) -> Mode:
+        if not situation.work.tokens:
+            return Mode.FULL_OVERLAP if situation.view.cohorts else Mode.ASYMMETRIC
+        last, threshold = situation.view.last_mode, 1.0 + self._threshold(situation)
+        overlapping = situation.overlapping(situation.joined)
+        rates = {Mode.FULL_OVERLAP: overlapping, Mode.GPU_ONLY: situation.alone()}
+        if situation.host:
+            hopeless = last is Mode.FULL_OVERLAP and situation.asymmetric_at_most() <= overlapping * threshold
+            rates[Mode.ASYMMETRIC] = 0.0 if hopeless else situation.asymmetric()
+        best = max(rates, key=rates.__getitem__)
+        return last if last in rates and rates[best] <= rates[last] * threshold else best
+
+    def _threshold(self, situation: Situation) -> float:
         """How much better another mode has to be. Where cohorts take off or land for it, host decodes yield half of
         their tokens for as many steps as there are layers; that has to come in again while the situation lasts.
         """
-        flies = view.cohorts or any(cohort.patience_us == 0 for each in (option, best) for cohort in each.cohorts)
-        return self.hysteresis + (view.capabilities.layers / 2 / LASTING_STEPS if flies else 0.0)
+        flies = situation.flying or situation.joined < len(situation.host)
+        return self.hysteresis + (situation.view.capabilities.layers / 2 / LASTING_STEPS if flies else 0.0)

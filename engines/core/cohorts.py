@@ -15,19 +15,22 @@ from engines.core.types import STARTS, CohortPlan, Guard, GuardAnswer
 
 
 class Cohort:
-    """The scheduler's own record: who flies together, and at which layer they are parked."""
+    """The scheduler's own record: who flies together, and at which layer they are parked. Slots and positions stay what
+    they are at take-off: who flies is not moved, and yields no token before it lands.
+    """
 
-    __slots__ = ("cohort", "layer", "requests")
+    __slots__ = ("cohort", "kv_tokens", "layer", "positions", "requests", "slots")
 
     def __init__(self, cohort: int, requests: Sequence[Request]) -> None:
         self.cohort = cohort
         self.requests = tuple(requests)
+        self.slots = tuple([request.slot for request in requests])
+        self.positions = tuple([request.computed for request in requests])
+        self.kv_tokens = sum(self.positions) + len(self.positions)
         self.layer = STARTS
 
     def plan(self, patience_us: int) -> CohortPlan:
-        slots = tuple([request.slot for request in self.requests])
-        positions = tuple([request.computed for request in self.requests])
-        return CohortPlan(self.cohort, slots, positions, self.layer, patience_us)
+        return CohortPlan(self.cohort, self.slots, self.positions, self.layer, patience_us)
 
 
 class PassRunner(Protocol):

@@ -114,7 +114,7 @@ class Proposal:
 
     def __post_init__(self) -> None:
         self.free = dict(self.view.free)
-        self.tokens_left = self.view.limits.max_batch_tokens - sum(len(c.requests) for c in self.view.cohorts)
+        self.tokens_left = self.view.limits.max_batch_tokens - sum([len(c.requests) for c in self.view.cohorts])
         self.kept = len(self.view.running)
 
     def continue_running(
@@ -129,23 +129,26 @@ class Proposal:
         if self.view.cohorts:
             standing = [request for request in standing if not request.in_flight]
         room = _Room(preemption, offloads)
-        # Most steps are this: everybody has one token to go and the budget holds all of them.
-        if len(standing) <= self.tokens_left and not [None for each in standing if each.known - each.computed != 1]:
-            self._all_decode(standing, room)
+        # Most steps are this: everybody has one token to go, and the budget holds all of them.
+        uncommon = [each for each in standing if each.known > each.capacity or each.known - each.computed != 1]
+        if len(standing) <= self.tokens_left and all(each.pending == 1 for each in uncommon):
+            self._all_decode(standing, uncommon, room)
         else:
             self._one_by_one(standing, room)
 
-    def _all_decode(self, standing: Sequence[Request], room: _Room) -> None:
+    def _all_decode(self, standing: Sequence[Request], full: Sequence[Request], room: _Room) -> None:
         """Only who is at the end of its last block needs a closer look."""
-        left_out = [each for each in standing if each.known > each.capacity and not self._make_room(each, 1, room)]
+        left_out = [each for each in full if not self._make_room(each, 1, room)]
         if left_out or self._gone:
             out = self._gone.union(left_out)
             standing = [request for request in standing if request not in out]
+        self.tokens_left -= len(standing)
+        if not self.view.capabilities.host.blocks:
+            self.decodes = list(standing)
+            return
         accel = Tier.ACCEL
         self.decodes = [request for request in standing if request.tier is accel]
-        if len(self.decodes) < len(standing):
-            self.host_decodes = [request for request in standing if request.tier is not accel]
-        self.tokens_left -= len(standing)
+        self.host_decodes = [request for request in standing if request.tier is not accel]
 
     def _one_by_one(self, standing: Sequence[Request], room: _Room) -> None:
         for request in standing:

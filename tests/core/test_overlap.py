@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from engines.apex.modes import decode_bound, fitting, gpu_over_cpu, mixed_bound
+from engines.apex.paper import decode_bound, gpu_over_cpu, mixed_bound
+from engines.apex.situation import fitting
 from engines.core.cohorts import run_pass
 from engines.core.cost import Roofline, Work, work_of
 from engines.core.dealing import Pipeline, host_seconds

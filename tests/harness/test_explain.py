@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engines.apex.modes import decode_bound
+from engines.apex.paper import decode_bound
 from harness.config import load_experiment
 from harness.errors import ConfigError
 from harness.explain import Explanation, explain
