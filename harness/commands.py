@@ -26,6 +26,7 @@ class Bench(StrEnum):
     VLLM = "vllm"
     ENDPOINT = "endpoint"
     ATTENTION = "attention"
+    HYBRID = "hybrid"
 
 
 def generate(

@@ -127,7 +127,8 @@ def _capabilities(cell: CellSpec) -> Capabilities:
 def _view(state: State, caps: Capabilities, cell: CellSpec, predict: Predictor) -> View:
     """Who decodes on the accelerator came first; nobody waits, and each has room for its next token."""
     page_tokens = {tier: caps.tier(tier).page_tokens for tier in (Tier.ACCEL, Tier.HOST)}
-    sides = [Tier.ACCEL] * state.accel_rows + [Tier.HOST] * state.host_rows
+    there = state.host_rows if caps.host.blocks else 0  # an engine without KV there lets them wait
+    sides = [Tier.ACCEL] * state.accel_rows + [Tier.HOST] * there
     running = [_decoding(number, tier, state.context, page_tokens[tier]) for number, tier in enumerate(sides)]
     rows = len(running)
     limits = Limits(max(cell.budget.max_batch, rows), max(cell.budget.max_batch_tokens, rows))

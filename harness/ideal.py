@@ -1,14 +1,17 @@
 """What the modes would reach if nothing got in their way: the published and derived formulas, over GPU-only.
 
-No transfers, no launches, no fixed costs per step; a layer's linear part, both attentions, and how many requests there
-are. The benches print what really ran beside these.
+A layer's linear part, both attentions (the host's with its launch and the rows' way there and back), and how many
+requests there are; nothing per step, no bubbles. The benches print what really ran beside these.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
+from engines.apex.paper import gpu_over_cpu
 from engines.core.cost import CostTable, Work
+from engines.core.dealing import host_seconds
 from engines.core.types import Mode
 from harness.steady import State
 
@@ -29,11 +32,13 @@ class Ideal:
             Work(tokens=rows, decode_rows=rows, decode_kv_tokens=rows * self.state.context)
         )
 
-    @property
-    def host_s(self) -> float:
-        """T_catt of one more request."""
-        rows = self.state.host_rows
-        return self.costs.host_attention_s(rows, rows * self.state.context) / rows
+    def host_s(self, rows: int) -> float:
+        """T_catt and the launch."""
+        return host_seconds(self.costs, rows, rows * self.state.context)
+
+    def served(self, window_s: float) -> int:
+        """How many requests the host attends to in that time."""
+        return bisect_right(range(1, self.state.host_rows + 1), window_s, key=self.host_s)
 
     def linear_s(self, rows: float) -> float:
         """T_lin"""
@@ -46,7 +51,8 @@ class Ideal:
     @property
     def gpu_over_cpu(self) -> float:
         """N_G / N_C"""
-        return self.state.accel_rows / self.accel_s * self.host_s
+        rows = self.state.host_rows
+        return gpu_over_cpu(self.state.accel_rows, self.accel_s, rows, self.host_s(rows))
 
     def over_gpu_only(self) -> dict[Mode, float]:
         accel = self.state.accel_rows
@@ -59,18 +65,17 @@ class Ideal:
         return {mode: rate / alone for mode, rate in rates.items()}
 
     def _asymmetric(self) -> float:
-        """B_G + host requests, as many as the host serves meanwhile, per 2 T_lin + T_gatt."""
-        accel, best = self.state.accel_rows, 0.0
-        for rows in range(self.state.host_rows + 1):
-            took_s = self.linear_s(accel) + self.linear_s(rows) + self.accel_s
-            if rows * self.host_s <= took_s:
-                best = max(best, (accel + rows) / took_s)
-        return best
+        """B_G + |C| per 2 T_lin + T_gatt, of |C| as many as each half hides behind the other."""
+        accel = self.state.accel_rows
+        first = self.served(self.linear_s(accel) + self.accel_s)
+        second = min(self.served(self.linear_s(accel)), self.state.host_rows - first)
+        rows = accel + first + second
+        return rows / (self.linear_s(accel + first) + self.linear_s(max(second, 1)) + self.accel_s)
 
     def _overlapping(self, joined: int) -> float:
         """(B_G + j + x) per T_lin + max(T_gatt, T_catt(j)); a cohort row advances one layer per pass."""
-        accel, attention_s = self.state.accel_rows, max(self.accel_s, joined * self.host_s)
-        window_s = self.linear_s(accel + joined) + attention_s
-        lagging = min((self.state.host_rows - joined) / self.layers, window_s / self.host_s - joined)
-        took_s = self.linear_s(accel + joined + max(lagging, 0.0)) + attention_s
-        return (accel + joined + max(lagging, 0.0)) / took_s
+        accel, host_s = self.state.accel_rows, self.host_s(joined)
+        left_s = self.linear_s(accel + joined) + max(self.accel_s - host_s, 0.0)
+        lagging = min((self.state.host_rows - joined) / self.layers, float(self.served(left_s)))
+        rows = accel + joined + lagging
+        return rows / (self.linear_s(rows) + max(self.accel_s, host_s))

@@ -16,7 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TESTS = "tests/native"
 # Of these threads come, go, share and wait; the arithmetic is the same in all of them and has no threads of its own.
-THREAD_TESTS = ("tests/native/test_pool.py", "tests/native/test_reading.py")
+# The last are hybrid engines that overlap for real, and whose requests give up while they fly.
+HYBRIDS = "tests/contract/test_hybrid_exactness.py"
+THREAD_TESTS = (
+    "tests/native/test_pool.py",
+    "tests/native/test_reading.py",
+    f"{HYBRIDS}::test_several_threads_attend",
+    f"{HYBRIDS}::test_aborts_take_nothing_from_anybody_else",
+)
 
 
 @dataclass(frozen=True, slots=True)

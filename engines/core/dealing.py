@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from engines.core.cost import Predictor, Work, work_of_rows
+from engines.core.cost import CostTable, Predictor, Work, work_of_rows
 from engines.core.policy import Prefill
 from engines.core.request import Request
 
@@ -22,7 +22,7 @@ def accel_work(decodes: Sequence[Request], prefills: Sequence[Prefill]) -> Work:
     return work_of_rows(len(decodes), sum([request.known for request in decodes]), chunks)
 
 
-def host_seconds(predict: Predictor, rows: int, kv_tokens: int) -> float:
+def host_seconds(predict: CostTable, rows: int, kv_tokens: int) -> float:
     """There, attention, and back."""
     if not rows:
         return 0.0

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.core": ("engines.core",),
     "engines.model": ("engines.model",),
     "engines.hardware": ("engines.hardware", "engines.suggest"),
-    "engines.apex": ("engines.apex.modes", "engines.core"),
+    "engines.apex": ("engines.apex.modes", "engines.apex.paper", "engines.apex.situation", "engines.core"),
     "engines.apex.attention": ("engines.apex._cpu",),
     "engines.process": ("engines.process", "engines.core"),
     "engines.vllm": ("engines.vllm", "engines.process", "engines.core"),

@@ -21,6 +21,8 @@ NEEDS_TORCH = {
     "harness.bench_attention_dispatch",
     "harness.bench_attention_memory",
     "harness.bench_attention_rivals",
+    "harness.bench_hybrid",
+    "harness.paced_bed",
 }
 
 PROGRAM = """

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engines.apex.attention import Pool
 from engines.backends.pacing import _NativePass
+from engines.core.adapter import Submission
 from engines.core.cost import Roofline
 from engines.core.types import AWAITED, CohortPlan, Mode, StepPlan, StepResult
 from engines.model.reference import compare
@@ -73,11 +75,16 @@ class Seen:
         adapter._executor.run = noted  # type: ignore[method-assign]
 
 
-def answer(folder: Path, budget: Budget, work: Load, engine: str) -> Seen:
+def opened(folder: Path, budget: Budget, engine: str) -> CoreAdapter:
     kind, options, priced = ENGINES[engine]
     adapter = open_adapter(folder, replace(budget, policy=options), kind)
     if priced:
         adapter._core._predictor = Roofline(MODEL, MACHINE)
+    return adapter
+
+
+def answer(folder: Path, budget: Budget, work: Load, engine: str) -> Seen:
+    adapter = opened(folder, budget, engine)
     seen = Seen()
     seen.watch(adapter)
     tokens, _ = run_offline(adapter, work.prompts, work.new_tokens, frozenset())
@@ -128,10 +135,8 @@ def test_forced_modes_are_what_runs(folder: Path, long_answers: Load) -> None:
         assert modes(seen)[0] is mode
 
 
-@pytest.mark.parametrize("engine", ["apex, async_overlap", "apex, full_overlap"])
-def test_cohorts_miss_their_window_and_land_all_the_same(
-    folder: Path, long_answers: Load, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def missed_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every other time, by lot: a lagging cohort is not there yet, and one that keeps up exceeds its patience."""
     draw = random.Random(5)
     ready = _NativePass.ready
@@ -142,6 +147,54 @@ def test_cohorts_miss_their_window_and_land_all_the_same(
         return ready(flight, replace(cohort, patience_us=AWAITED), layer)
 
     monkeypatch.setattr(_NativePass, "ready", by_lot)
+
+
+@pytest.mark.usefixtures("missed_windows")
+@pytest.mark.parametrize("engine", ["apex, async_overlap", "apex, full_overlap"])
+def test_cohorts_miss_their_window_and_land_all_the_same(folder: Path, long_answers: Load, engine: str) -> None:
     seen = answer(folder, STARVED, long_answers, engine)
     assert seen.flown > 50
     assert min(seen.asked[True], seen.asked[False]) > 200, f"hardly anybody missed a window: {seen}"
+
+
+OVERLAPPING = ["static_partition", "neo", "apex, async_overlap", "apex, full_overlap"]
+
+
+@pytest.mark.parametrize("engine", OVERLAPPING)
+def test_several_threads_attend(folder: Path, long_answers: Load, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.real.host_pool", lambda threads, spare: Pool(3))
+    answer(folder, STARVED, long_answers, engine)
+
+
+@pytest.mark.usefixtures("missed_windows")
+@pytest.mark.parametrize("engine", OVERLAPPING)
+def test_aborts_take_nothing_from_anybody_else(folder: Path, long_answers: Load, engine: str) -> None:
+    """Every few steps somebody gives up, some of them while they fly; who stays is answered as ever."""
+    adapter = opened(folder, STARVED, engine)
+    core, draw = adapter._core, random.Random(3)
+    tokens: list[list[int]] = [[] for _ in long_answers.prompts]
+    for index, prompt in enumerate(long_answers.prompts):
+        assert (
+            adapter.submit(Submission(index, len(prompt.token_ids), prompt.token_ids, long_answers.new_tokens)) is None
+        )
+    steps, aborted, flew = 0, set[int](), 0
+    while adapter.busy:
+        delivery = adapter.poll(0.0)
+        assert delivery is not None
+        for request_id, token in zip(delivery.request_ids, delivery.token_ids, strict=True):
+            tokens[request_id].append(token)
+        steps += 1
+        if steps % 9 == 0 and core.running:
+            leaving = draw.choice([each for each in core.running if each.in_flight] or core.running)
+            flew += leaving.in_flight
+            aborted.add(leaving.request_id)
+            assert core.abort(leaving.request_id)
+            adapter._executor.forget(leaving.request_id)
+            core.check_integrity()
+    assert len(aborted) > 5
+    assert flew or "overlap" not in engine, "nobody was aborted in flight"
+    for index, oracle in enumerate(long_answers.oracle):
+        expected = list(oracle.token_ids)
+        assert tokens[index] == (expected[: len(tokens[index])] if index in aborted else expected)
+    assert all(len(pool.free) == pool.total for pool in core.kv.pools.values())
+    adapter.close()

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.apex.policy import Apex
-from engines.core.types import Mode, Tier
+from engines.core.policy import Proposal
+from engines.core.types import Mode, StepPlan, Tier
 from engines.neo.policy import Neo
 from engines.static_partition.policy import StaticPartition
 
-from .test_scheduler_properties import Case, cases, check_endings, check_order
+from .test_scheduler_properties import Case, cases, check_endings, check_order, run
 from .worlds import world
 
 policies = st.one_of(
@@ -37,6 +39,18 @@ def test_every_request_ends_with_exactly_its_tokens_or_a_reason(case: Case) -> N
 @given(hybrids)
 def test_first_come_first_served(case: Case) -> None:
     check_order(case)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(cases, hybrids))
+def test_deciding_for_everybody_at_once_is_deciding_one_by_one(case: Case) -> None:
+    def plans(one_by_one: bool) -> list[StepPlan]:
+        with pytest.MonkeyPatch.context() as patch:
+            if one_by_one:
+                patch.setattr(Proposal, "_all_decode", lambda self, standing, _, room: self._one_by_one(standing, room))
+            return run(case)[0].plans
+
+    assert plans(one_by_one=False) == plans(one_by_one=True)
 
 
 def test_an_abort_in_flight_gives_its_place_back_when_its_cohort_lands() -> None:
