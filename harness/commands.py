@@ -131,6 +131,7 @@ def profile(
     page_tokens: Annotated[int, typer.Option(min=1)] = 16,
     quick: Annotated[bool, typer.Option("--quick", help="A coarse grid, fewer rounds.")] = False,
     alone: Annotated[bool, typer.Option("--alone", help="Not with the other units busy: half the time.")] = False,
+    rounds: Annotated[int, typer.Option(min=0, help="More on a machine that drifts; 0 for 5, or 3 if quick.")] = 0,
 ) -> None:
     """Measure what a model's ops take on this machine: a cost table for sim, and for predictions."""
     from harness.profile import profile as measure
@@ -138,7 +139,17 @@ def profile(
     from harness.profile_request import checked_request
 
     request = checked_request(
-        out, backend.value, model, dtype, accel_cores, max_batch_tokens, max_context, page_tokens, quick, not alone
+        out,
+        backend.value,
+        model,
+        dtype,
+        accel_cores,
+        max_batch_tokens,
+        max_context,
+        page_tokens,
+        quick,
+        not alone,
+        rounds,
     )
     found = measure(request, out, lambda line: typer.echo(line, err=True))
     if "load_warning" in found.machine:

@@ -50,7 +50,7 @@ def measured(request: Request, say: Callable[[str], None]) -> Profile:
             request.model, request.dtype, request.backend, 0, bounds.max_context + 1, bounds.max_batch_tokens
         )
         rig = StepRig(model, _capabilities(request), bounds.most_rows + SPARE_SLOTS, bounds.max_context + 1)
-        samples, beside = measure(rig, pools, bounds, request.host_bounds, request.beside, say)
+        samples, beside = measure(rig, pools, bounds, request.host_bounds, request.beside, say, request.rounds)
         dispatch = measure_dispatch(rig, pools[-1]) if pools else None
         overhead = measure_overhead(rig.executor, rig.clock, bounds).model_copy(update={"dispatch": dispatch})
         rig.close()
@@ -64,7 +64,7 @@ def measured(request: Request, say: Callable[[str], None]) -> Profile:
     points_beside, accuracy_beside = known(beside) if beside else (None, None)
     return Profile(
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        setting=request.setting(rounds_of(bounds)),
+        setting=request.setting(request.rounds or rounds_of(bounds)),
         machine=machine,
         versions=versions(),
         git_commit=git_state()[0],

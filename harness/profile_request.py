@@ -39,6 +39,7 @@ class Request:
     max_context: int | None  # None: 2048, or what the model can
     page_tokens: int
     quick: bool
+    rounds: int = 0  # as many as the grid asks for
     beside: bool = True  # every op once more while the other units are busy; needs a core for the host
 
     @cached_property
@@ -97,6 +98,7 @@ def checked_request(
     page_tokens: int = 16,
     quick: bool = False,
     beside: bool = True,
+    rounds: int = 0,
 ) -> Request:
     """ConfigError with every reason why it cannot be measured, or not be written."""
     if backend not in get_args(ProfiledBackend):
@@ -112,6 +114,7 @@ def checked_request(
         max_context,
         page_tokens,
         quick,
+        rounds,
         beside,
     )
     problems = [*_mistakes(request, out)]

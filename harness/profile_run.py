@@ -47,8 +47,11 @@ def measure(
     host_bounds: Bounds,
     beside: bool,
     say: Callable[[str], None],
+    rounds: int = 0,
 ) -> tuple[Samples, Samples | None]:
-    """All rounds. `pools`: the host's threads for attention, the most last; none where there is no core for them."""
+    """All rounds, the grid's own number where none is given. `pools`: the host's threads for attention, the most last;
+    none where there is no core for them.
+    """
     neighbour = Neighbour(rig, pools[-1], bounds, host_bounds) if beside and pools else None
     visits: list[Visit] = [_step_visit(rig, shape, neighbour) for shape in [*knots(bounds), *held_out(bounds)]]
     visits += [_move_visit(rig, tokens, neighbour) for tokens in moved_tokens(bounds)]
@@ -57,7 +60,7 @@ def measure(
         visits += [_host_visit(rig, pool, rows, context) for rows, context in points]
         if neighbour and pool is pools[-1]:
             visits += [_host_visit_beside(pool, rows, context, neighbour) for rows, context in points]
-    rounds = rounds_of(bounds)
+    rounds = rounds or rounds_of(bounds)
     order, alone, together = Random(ORDER_SEED), Samples(), Samples()
     for number in range(rounds + 1):
         order.shuffle(visits)

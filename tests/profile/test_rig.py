@@ -111,7 +111,7 @@ def test_a_job_s_dispatch_is_timed(rig: StepRig) -> None:
 
 
 def test_without_a_core_for_the_host_there_is_nothing_beside(rig: StepRig) -> None:
-    alone, beside = measure(rig, [], SMALL, SMALL, True, lambda line: None)
+    alone, beside = measure(rig, [], SMALL, SMALL, True, lambda line: None, rounds=1)
     assert beside is None
     assert not points_of(alone, SMALL).host_attention
     assert thread_counts(0) == []
