@@ -93,7 +93,7 @@ def submit_decode_attention(
 
     Page table and lengths are copied and may change right away. Query, pages and outputs are kept alive, and must not
     be written (K and V of these sequences) or read (outputs) before the ticket is done. Jobs run in the order of
-    submission; with 16 in flight the next one waits for the oldest.
+    submission; with 256 in flight the next one waits for the oldest.
     """
     return pool.submit_decode_attention(query, key_pages, value_pages, page_table, context_lens, out, scale, lse)
 

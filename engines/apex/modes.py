@@ -63,12 +63,16 @@ class Modes:
             if situation.host:
                 cohorts.append(CohortDecision(None, situation.host, AWAITED))
             return proposal.decision(mode, proposal.batch(()), cohorts=cohorts)
-        joined = self._keeping_up() if mode is Mode.FULL_OVERLAP else []
+        joined = self._keeping_up() if mode is Mode.FULL_OVERLAP and self._may_join() else []
         cohorts = [CohortDecision(None, joined, self._patience_us(len(joined)))] if joined else []
         cohorts.extend([CohortDecision(cohort) for cohort in situation.view.cohorts])
         if takes_off and len(joined) < len(situation.host) and len(situation.view.cohorts) < self.most_cohorts:
             cohorts.append(CohortDecision(None, self._cohort(joined)))
         return proposal.decision(mode, proposal.batch(()), cohorts=cohorts)
+
+    def _may_join(self) -> bool:
+        """Who overslept flies on as a cohort: not without end."""
+        return len(self.situation.view.cohorts) < 2 * self.most_cohorts
 
     def _keeping_up(self) -> list[Request]:
         situation = self.situation

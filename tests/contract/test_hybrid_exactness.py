@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from engines.apex.attention import Pool
+from engines.apex.attention import Pool, submit_decode_attention
 from engines.backends.pacing import _NativePass
+from engines.backends.torch_backend import TorchExecutor
 from engines.core.adapter import Submission
 from engines.core.cost import Roofline
-from engines.core.types import AWAITED, CohortPlan, Mode, StepPlan, StepResult
+from engines.core.types import AWAITED, CohortPlan, Mode, StepPlan, StepResult, Tier
 from engines.model.reference import compare
 from harness.adapter import CoreAdapter
 from harness.generate import run_offline
@@ -198,3 +200,38 @@ def test_aborts_take_nothing_from_anybody_else(folder: Path, long_answers: Load,
         assert tokens[index] == (expected[: len(tokens[index])] if index in aborted else expected)
     assert all(len(pool.free) == pool.total for pool in core.kv.pools.values())
     adapter.close()
+
+
+def test_the_accelerator_never_waits_for_cohorts_that_lag(folder: Path, long_answers: Load) -> None:
+    """The host's one thread is kept busy; steps go on all the same, and everybody's cohorts are seen again later."""
+    adapter = opened(folder, STARVED, "apex, async_overlap")
+    core, executor = adapter._core, adapter._executor
+    assert isinstance(executor, TorchExecutor)
+    assert executor._pool is not None
+    for index, prompt in enumerate(long_answers.prompts):
+        adapter.submit(Submission(index, len(prompt.token_ids), prompt.token_ids, long_answers.new_tokens))
+    while not (core.cohorts and len([each for each in core.running if each.tier is Tier.ACCEL]) >= 2):
+        adapter.poll(0.0)
+    stuffed = _long_job(executor._pool)
+    seen = Seen()
+    seen.watch(adapter)
+    for _ in range(4):
+        adapter.poll(0.0)
+    assert not executor._pool.done(stuffed), "the host finished meanwhile: the test says nothing"
+    assert seen.asked[False] > 0
+    while adapter.busy:
+        adapter.poll(0.0)
+    core.check_integrity()
+    adapter.close()
+
+
+def _long_job(pool: Pool) -> int:
+    """Seconds of attention over one page, again and again."""
+    rows, page, tokens = 2048, 256, 2**16
+    query, out = torch.zeros(rows, 8, 32), torch.zeros(rows, 8, 32)
+    pages = torch.zeros(1, 8, page, 32)
+    table, context = (
+        torch.zeros(rows, tokens // page, dtype=torch.int32),
+        torch.full((rows,), tokens, dtype=torch.int32),
+    )
+    return submit_decode_attention(pool, query, pages, pages, table, context, out, 1.0)

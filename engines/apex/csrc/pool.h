@@ -23,8 +23,8 @@ struct PoolError : std::runtime_error {
 // sleeps. One thread at a time may call submit() and stop() (the interpreter lock sees to it); any may wait.
 class Pool {
  public:
-  // How many jobs may be in flight.
-  static constexpr int kSlots = 16;
+  // How many jobs may be in flight: a cohort for every layer of the deepest model there is, and as many that overslept.
+  static constexpr int kSlots = 256;
 
   // `cores` is empty, or names one core per thread. Throws PoolError if the system refuses a thread or a core.
   Pool(int threads, const std::vector<int>& cores, int spin_us);
