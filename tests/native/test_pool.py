@@ -23,6 +23,9 @@ def submit(pool: Pool, batch: reference.Batch, out: torch.Tensor) -> int:
     )
 
 
+ROOM = 256  # jobs that may be in flight
+
+
 def some_core() -> int:
     return min(os.sched_getaffinity(0))
 
@@ -33,9 +36,9 @@ def test_more_jobs_in_flight_than_there_is_room_for(threads: int, spin_us: int) 
     batches = [reference.random_batch((40 * n + 1, 7), seed=n) for n in range(6)]
     expected = [batch.attend()[0] for batch in batches]
     with Pool(threads, spin_us=spin_us) as pool:
-        outputs = [torch.empty_like(batches[n % 6].query) for n in range(100)]
+        outputs = [torch.empty_like(batches[n % 6].query) for n in range(2 * ROOM)]
         tickets = [submit(pool, batches[n % 6], out) for n, out in enumerate(outputs)]
-        assert tickets == list(range(100))
+        assert tickets == list(range(2 * ROOM))
         for ticket in tickets:  # of two threads one may end the last job while the other still works on an earlier one
             pool.wait(ticket)
         assert all(pool.done(ticket) for ticket in tickets)
@@ -149,7 +152,7 @@ def test_times_are_kept_for_the_last_jobs_only() -> None:
     batch = reference.random_batch((3,))
     out = torch.empty_like(batch.query)
     with Pool(1) as pool:
-        tickets = [submit(pool, batch, out) for _ in range(40)]
+        tickets = [submit(pool, batch, out) for _ in range(2 * ROOM)]
         pool.wait(tickets[-1])
         assert pool.span(tickets[-1])[1] > 0
         with pytest.raises(ValueError, match="no longer kept"):
