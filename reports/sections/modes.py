@@ -13,7 +13,7 @@ from results.query import Group, Run
 
 REGRET, DECISION = "regret_share", "scheduler_us"
 RAN, BEST = "mode_share_", "best_share_"
-TIERS = (("accel_tpot_s_p50", "GPU"), ("host_tpot_s_p50", "host"))
+TIERS = (("accel_tpot_s_mean", "GPU"), ("host_tpot_s_mean", "host"))
 
 
 @dataclass(frozen=True, slots=True)
