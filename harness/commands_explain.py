@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,6 +12,37 @@ from harness.terminal import BackendOption, ConfigOption, JsonOption, SetOption,
 explain = typer.Typer(
     name="explain", help="Why: what an engine would decide, and by which numbers.", no_args_is_help=True
 )
+
+
+class Planner(StrEnum):
+    FLEXGEN = "flexgen"
+
+
+Size = Annotated[str, typer.Option(help='Such as "16GiB".')]
+
+
+@explain.command("lp")
+def explain_lp(
+    model: Annotated[str, typer.Option(help="An OPT model, such as opt-30b.")],
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")],
+    output: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")],
+    gpu_memory: Size,
+    cpu_memory: Size,
+    disk: Size,
+    planner: Annotated[Planner, typer.Option()] = Planner.FLEXGEN,
+    constants: Annotated[str, typer.Option(help="A shipped fit, or a YAML file of your own.")] = "flexgen_t4",
+    gpu_batch: Annotated[int | None, typer.Option(min=1, help="Requests at a time; searched if not given.")] = None,
+    num_gpu_batches: Annotated[int | None, typer.Option(min=1, help="Of them in a block; searched.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where weights, cache and hidden state would lie when a model does not fit, and what binds the plan."""
+    from harness.explain_lp import explained, plan_lines
+
+    found = explained(model, constants, prompt, output, (gpu_memory, cpu_memory, disk), gpu_batch, num_gpu_batches)
+    if as_json:
+        print_json(found.to_json())
+        return
+    typer.echo("\n".join(plan_lines(found)))
 
 
 @explain.command("run")
