@@ -36,16 +36,20 @@ class SubBatch:
 
     rows: int
     accel_s: float = 0.0  # T_pref + T_gatt
+    linear_s: float = 0.0  # of its rows and its host decodes
     host: list[Request] = field(default_factory=list)
     host_kv: int = 0
 
     @staticmethod
     def of(predict: Predictor, work: Work) -> "SubBatch":
-        return SubBatch(predict.gemm_rows(work), predict.accel_attention_s(work) if work.tokens else 0.0)
+        rows = predict.gemm_rows(work)
+        accel_s = predict.accel_attention_s(work) if work.tokens else 0.0
+        return SubBatch(rows, accel_s, predict.linear_s(rows) if rows else 0.0)
 
-    def linear_s(self, predict: Predictor, more: int = 0) -> float:
-        rows = self.rows + len(self.host) + more
-        return predict.linear_s(rows) if rows else 0.0
+    def take(self, predict: Predictor, requests: Sequence[Request], kv_tokens: int) -> None:
+        self.host.extend(requests)
+        self.host_kv += kv_tokens
+        self.linear_s = predict.linear_s(self.rows + len(self.host))
 
     def host_s(self, predict: Predictor, more: int = 0, more_kv: int = 0) -> float:
         """T_catt and the launch: rows to the host and back."""
@@ -63,7 +67,8 @@ class Pipeline:
         """The same host decodes beside other rows of the accelerator's."""
         old, second = self.halves
         first = SubBatch.of(self.predict, work)
-        first.host, first.host_kv = old.host, old.host_kv
+        if old.host:
+            first.take(self.predict, old.host, old.host_kv)
         return Pipeline(self.predict, (first, second))
 
     @staticmethod
@@ -86,8 +91,7 @@ class Pipeline:
             upto = min(dealt + group, len(candidates))
             half = pipeline.roomier(upto - dealt, kv[upto] - kv[dealt])
             if half is not None:
-                pipeline.halves[half].host.extend(candidates[dealt:upto])
-                pipeline.halves[half].host_kv += kv[upto] - kv[dealt]
+                pipeline.halves[half].take(predict, candidates[dealt:upto], kv[upto] - kv[dealt])
                 dealt = upto
             elif upto - dealt > 1:
                 group = (upto - dealt) // 2
@@ -109,7 +113,7 @@ class Pipeline:
         A request makes its own half's linear part no shorter, so the other half's slack never shrinks.
         """
         own, other = self.halves[half], self.halves[1 - half]
-        return other.linear_s(self.predict) + own.accel_s - own.host_s(self.predict, more, more_kv)
+        return other.linear_s + own.accel_s - own.host_s(self.predict, more, more_kv)
 
     @property
     def host_rows(self) -> int:
@@ -135,7 +139,7 @@ class Pipeline:
         """
         first, second = self.halves
         predict = self.predict
-        linear_s = first.linear_s(predict), second.linear_s(predict)
+        linear_s = first.linear_s, second.linear_s
         attention_s = sum([predict.host_attention_s(len(half.host), half.host_kv) for half in self.halves])
         ways_s = [own_s + half.host_s(predict) for own_s, half in zip(linear_s, self.halves, strict=True)]
         return max(sum(linear_s) + first.accel_s, attention_s, *ways_s)

@@ -6,7 +6,7 @@ allocated until the core has checked the decision and commits it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engines.core.cohorts import Cohort
 from engines.core.cost import Predictor
@@ -36,8 +36,7 @@ class BatchDecision:
     host_decodes: Sequence[Request] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CohortDecision:
+class CohortDecision(NamedTuple):
     """A cohort that this pass takes along: `flying`, parked somewhere, or a new one of `requests`."""
 
     flying: Cohort | None = None

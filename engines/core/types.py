@@ -6,6 +6,7 @@ Everything here is frozen. Columns instead of an object per request where a step
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 
 class Tier(IntEnum):
@@ -177,8 +178,7 @@ STARTS = -1  # as a cohort's layer: its new tokens enter this pass at the embedd
 AWAITED = -1  # as a patience: the pass waits for the cohort, however long it takes
 
 
-@dataclass(frozen=True, slots=True)
-class CohortPlan:
+class CohortPlan(NamedTuple):  # dozens per step: a frozen dataclass takes four times as long to make
     """Host requests that move through the layers together and may outlive the step, parked at a layer with their
     attention of it in flight.
 

@@ -146,7 +146,7 @@ def missed_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_lot(flight: _NativePass, cohort: CohortPlan, layer: int) -> bool:
         if cohort.patience_us != AWAITED and draw.random() < 0.5:
             return False
-        return ready(flight, replace(cohort, patience_us=AWAITED), layer)
+        return ready(flight, cohort._replace(patience_us=AWAITED), layer)
 
     monkeypatch.setattr(_NativePass, "ready", by_lot)
 

@@ -114,8 +114,7 @@ def test_a_pipelined_layer_takes_what_the_formula_says() -> None:
     work = work_of(Batch((0, 1), (4000, 6000)))
     pipeline = Pipeline.dealt(COSTS, work, [])
     for half, index in ((0, 0), (1, 1), (1, 2)):
-        pipeline.halves[half].host.append(requests[index])
-        pipeline.halves[half].host_kv += requests[index].known
+        pipeline.halves[half].take(COSTS, [requests[index]], requests[index].known)
     assert taken_s / layers == pytest.approx(pipeline.layer_s, rel=0.02)
 
 

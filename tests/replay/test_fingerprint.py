@@ -44,6 +44,10 @@ def variants(value: Any, where: str) -> Iterator[tuple[str, Any]]:
             yield where, not value
         case int():
             yield where, value + 1
+        case CohortPlan():
+            for name in value._fields:
+                for path, other in variants(getattr(value, name), f"{where}.{name}"):
+                    yield path, value._replace(**{name: other})
         case tuple():
             if value:
                 yield f"{where}: shorter", value[:-1]
