@@ -102,8 +102,17 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used(tmp_path: Pat
 def test_a_connection_that_closes_under_a_request_is_made_anew(tmp_path: Path) -> None:
     """As when the server lets go of a kept one while the request is on its way; it has not been looked at then."""
 
+    arrived, everybody = [], asyncio.Event()
+
     async def script(ask: Ask, wire: Wire) -> None:
-        await (correct()(ask, wire) if wire.requests == 1 else cut(ask, wire))
+        if wire.requests > 1:
+            await cut(ask, wire)
+            return
+        arrived.append(ask)
+        if len(arrived) == 3:
+            everybody.set()
+        await everybody.wait()  # else one that is done early leaves its connection to one that comes late
+        await correct()(ask, wire)
 
     with Server(script, probed=correct()) as server:
         found = served(server, tmp_path, requests=3)
