@@ -17,6 +17,7 @@ from engines.apex.policy import Apex
 from engines.core.policy import Policy
 from engines.core.types import Mode
 from engines.model.config import load_config
+from harness.audit import MOST_OVERRUNS
 from harness.ideal import Ideal
 from harness.paced_bed import PacedBed
 from harness.steady import Machine, Rate, SimBed, State, steady_rate
@@ -41,7 +42,6 @@ FORCED: dict[str, Policy] = {
 }
 SELECTORS: dict[str, Policy] = {"paper": Apex(selector="paper"), "predicted": Apex()}
 STEPS = (10, 24)  # of a model of 8 layers: cohorts come around three times
-MOST_LATE = 0.01
 # r from 0.2 to 1, N_G/N_C on both sides of the bound; short contexts, so that a half may hold a part of the queue.
 SWEEP = tuple((State(250, rows, 64), speed) for rows in (8, 24, 64) for speed in (2.0, 0.6, 0.125))
 WINS = 1.005
@@ -175,4 +175,4 @@ def _crossing_line(found: Crossing) -> str:
 
 
 def _late(share: float) -> str:
-    return f"; INVALID, {share:.1%} of ops late" if share > MOST_LATE else ""
+    return f"; INVALID, {share:.1%} of ops late" if share > MOST_OVERRUNS else ""

@@ -18,11 +18,9 @@ from engines.core.policy import Policy
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits, RequestSpec, TierCapacity
 from engines.gpu_only.policy import GpuOnly
-from engines.hardware import load_hardware
-from engines.model.config import load_config
 from engines.neo.policy import Neo
-from harness.costs import machine_rates, model_costs
 from harness.sizing import HOST_PAGE_TOKENS
+from harness.steady import Machine
 
 GOAL_S = 150e-6
 HYBRID_GOAL_S = 300e-6
@@ -59,7 +57,7 @@ LOADS = (
 
 
 def measure(load: Load) -> SchedulerTiming:
-    costs = _costs()
+    costs = Machine("t4_g4dn_4xlarge").itself()  # what a policy believes decides how much it considers
     core = _core(load, costs)
     executor = SimExecutor(core.capabilities, core.placement, costs, VirtualClock())
     for request_id in range(load.running):
@@ -105,13 +103,6 @@ def main(as_json: bool) -> None:
             f"{timing.context_tokens}: median {timing.median_s * 1e6:.0f} us, p99 {timing.p99_s * 1e6:.0f} us over "
             f"{timing.steps} steps (goal: median <= {timing.goal_median_s * 1e6:.0f} us)"
         )
-
-
-def _costs() -> Roofline:
-    """Llama-2-7B on a T4: what a policy believes decides how much it considers."""
-    return Roofline(
-        model_costs(load_config("llama-2-7b"), "float16"), machine_rates(load_hardware("t4_g4dn_4xlarge"), "float16")
-    )
 
 
 def _core(load: Load, costs: Roofline) -> EngineCore:

@@ -124,12 +124,16 @@ def run_cell(cell_dir: Path) -> CellSummary:
 def _hindsight(spec: CellSpec, cell_dir: Path) -> Measured:
     if not is_policy(spec.engine.kind):
         return Measured({}, [], {"regret_share": "it decides unseen: there is no journal"})
+    seen = judge(spec, cell_dir / JOURNAL_FILE, lambda: _step_seconds(cell_dir))
+    return Measured({}, [], {"regret_share": seen}) if isinstance(seen, str) else Measured(seen.metrics(), [], {})
+
+
+def _step_seconds(cell_dir: Path) -> dict[int, float]:
     took_s: dict[int, float] = {}
     for batch in iter_steps(cell_dir, ["step", "started_s", "ended_s"]):
         step, started_s, ended_s = (column.to_pylist() for column in batch.columns)
         took_s.update(zip(step, [end - start for start, end in zip(started_s, ended_s, strict=True)], strict=True))
-    seen = judge(spec, cell_dir / JOURNAL_FILE, took_s)
-    return Measured({}, [], {"regret_share": seen}) if isinstance(seen, str) else Measured(seen.metrics(), [], {})
+    return took_s
 
 
 def _parity(spec: CellSpec, cell_dir: Path, cell: Cell, sample: Sample, answers: Answers) -> ParityCheck:

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engines.apex.paper import decode_bound, gpu_over_cpu
+from engines.apex.paper import decode_bound
 from engines.apex.situation import Situation
-from engines.core.cost import Predictor, Work
-from engines.core.dealing import host_seconds
+from engines.core.cost import Predictor
 from engines.core.hybrid import two_sided
 from engines.core.policy import Decision, Policy, View
 from engines.core.request import Phase, Request
@@ -21,19 +20,12 @@ from engines.core.types import Capabilities, Limits, Mode, RequestSpec, Tier
 from engines.registry import is_policy, make_engine
 from harness.costs import predictor
 from harness.errors import ConfigError
+from harness.ideal import Ideal
 from harness.plan import CellSpec
 from harness.sizing import capabilities, size
+from harness.steady import State
 
 ANSWER_TOKENS = 64  # still to come for each; no decision depends on it
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How many decode on either side, and how many tokens each attends to."""
-
-    accel_rows: int
-    host_rows: int
-    context: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +94,7 @@ def explain(
         raise ConfigError("explain run: there is nothing to predict by; use --backend sim, or give a profile")
     held = _capabilities(some).accel.tokens // (context + 1)
     accel = held if accel_rows is None else accel_rows
-    state = State(accel, 4 * max(accel, 1) if host_rows is None else host_rows, context)
+    state = State(context, accel, 4 * max(accel, 1) if host_rows is None else host_rows)
     if not state.accel_rows + state.host_rows:
         raise ConfigError("explain run: nobody decodes; give --accel-rows or --host-rows")
     choices = []
@@ -112,7 +104,7 @@ def explain(
     view = _view(state, _capabilities(some), some, predict)
     rates = Situation(two_sided(view), view).rates()
     modes = tuple(ModeRate(mode.value, tokens_per_s) for mode, tokens_per_s in rates.items())
-    return Explanation("predicted", state, _times(state, predict), modes, tuple(choices))
+    return Explanation("predicted", state, _times(state, predict, view.capabilities.layers), modes, tuple(choices))
 
 
 def _policy(cell: CellSpec) -> Policy:
@@ -145,17 +137,15 @@ def _decoding(number: int, tier: Tier, context: int, page_tokens: int) -> Reques
     return request
 
 
-def _times(state: State, predict: Predictor) -> Times:
-    rows, context = state.accel_rows, state.context
-    work = Work(tokens=rows, decode_rows=rows, decode_kv_tokens=rows * context, sampled=rows)
-    linear_s = predict.linear_s(predict.gemm_rows(work) or 1)
-    accel_s = predict.accel_attention_s(work) if rows else 0.0
-    host_s = host_seconds(predict, state.host_rows, state.host_rows * context)
-    r = accel_s / linear_s
-    if not (rows and state.host_rows):
-        return Times(linear_s, accel_s, host_s, r, None, None, None)
-    ratio, bound = gpu_over_cpu(rows, accel_s, state.host_rows, host_s), decode_bound(r)
-    return Times(linear_s, accel_s, host_s, r, ratio, bound, ratio < bound)
+def _times(state: State, predict: Predictor, layers: int) -> Times:
+    ideal = Ideal(predict, state, layers)
+    linear_s, host_s = ideal.linear_s(max(state.accel_rows, 1)), ideal.host_s(state.host_rows)
+    if not state.accel_rows:
+        return Times(linear_s, 0.0, host_s, 0.0, None, None, None)
+    if not state.host_rows:
+        return Times(linear_s, ideal.accel_s, host_s, ideal.r, None, None, None)
+    ratio, bound = ideal.gpu_over_cpu, decode_bound(ideal.r)
+    return Times(linear_s, ideal.accel_s, host_s, ideal.r, ratio, bound, ratio < bound)
 
 
 def _choice(engine: str, decision: Decision, state: State) -> Choice:

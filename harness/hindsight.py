@@ -8,7 +8,7 @@ simulated with, else of its profile: steady rates of each mode, not what the ste
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,8 +131,10 @@ def _shares(seconds: Mapping[Mode, float], whole_s: float) -> dict[Mode, float]:
     return {mode: part_s / whole_s for mode, part_s in seconds.items()}
 
 
-def judge(spec: CellSpec, journal: Path, took_s: Mapping[int, float]) -> Hindsight | str:
-    """Replays the journal of a cell of ours; `took_s`: what each step took. A sentence where nothing can be said."""
+def judge(spec: CellSpec, journal: Path, read_took_s: Callable[[], Mapping[int, float]]) -> Hindsight | str:
+    """Replays the journal of a cell of ours; `read_took_s`: what each step took, read only where there is a choice to
+    judge. A sentence where nothing can be said.
+    """
     from harness.build import core_for
     from harness.costs import cost_table, predictor
 
@@ -142,6 +144,7 @@ def judge(spec: CellSpec, journal: Path, took_s: Mapping[int, float]) -> Hindsig
     core = core_for(spec)
     if not core.policy.uses_host_kv:
         return "its KV is on the GPU alone: it has one mode"
+    took_s = read_took_s()
     judging = Judge(core.policy, costs, every=1 + len(took_s) // MOST_JUDGED)
     replayed = replay(journal, EngineCore(judging, core.capabilities, core.limits, predictor(spec)))
     if replayed.first_difference is not None:

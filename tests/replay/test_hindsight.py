@@ -73,8 +73,8 @@ def test_a_journal_of_another_run_is_not_judged(tmp_path: Path) -> None:
         lines[len(lines) // 2]["plan"] = "0" * 16
 
     forged = rewrite(tmp_path / JOURNAL_FILE, tmp_path / "forged.gz", tamper)
-    assert "does not replay" in str(judge(spec_of(kind="apex"), forged, took_s))
-    assert isinstance(judge(spec_of(kind="apex"), tmp_path / JOURNAL_FILE, took_s), Hindsight)
+    assert "does not replay" in str(judge(spec_of(kind="apex"), forged, lambda: took_s))
+    assert isinstance(judge(spec_of(kind="apex"), tmp_path / JOURNAL_FILE, lambda: took_s), Hindsight)
 
 
 def test_shares_are_of_time_and_not_of_steps() -> None:
