@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.apex.situation import Situation
-from engines.core.cost import CostTable, Predictor
+from engines.core.cost import CostTable
 from engines.core.policy import Decision, Policy, Proposal, View
 from engines.core.request import Request
 from engines.core.scheduler import EngineCore
-from engines.core.types import Capabilities, Mode, Placement, Tier
+from engines.core.types import Mode, Tier
 from harness.journal import replay
+from harness.wrapped import Wrapped
 
 if TYPE_CHECKING:
     from harness.plan import CellSpec
@@ -38,7 +39,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Judge:
+class Judge(Wrapped):
     """A policy that decides as another one does and prices what else could have been done."""
 
     policy: Policy
@@ -46,17 +47,6 @@ class Judge:
     every: int = 1
     verdicts: list[Verdict] = field(default_factory=list)
     _steps: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    @property
-    def uses_host_kv(self) -> bool:
-        return self.policy.uses_host_kv
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return self.policy.partition(capabilities, predict)
 
     def decide(self, view: View) -> Decision:
         decision = self.policy.decide(view)

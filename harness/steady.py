@@ -21,6 +21,7 @@ from engines.model.config import load_config
 from harness.costs import machine_rates, model_costs, scaled_costs
 from harness.experiment import Pace
 from harness.sizing import HOST_PAGE_TOKENS
+from harness.wrapped import Wrapped
 
 PREFILL_TOKENS = 4096
 
@@ -152,22 +153,11 @@ def _core(policy: Policy, state: State, predict: Predictor, steps: int, layers: 
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(Wrapped):
     """The first so many requests go to the accelerator, the others to the host; then the policy takes over."""
 
     policy: Policy
     accel_rows: int
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    @property
-    def uses_host_kv(self) -> bool:
-        return True
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return self.policy.partition(capabilities, predict)
 
     def decide(self, view: View) -> Decision:
         if not view.waiting:

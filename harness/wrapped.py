@@ -1,0 +1,24 @@
+"""A policy around another one: what it does not change it passes on."""
+
+from engines.core.cost import Predictor
+from engines.core.policy import Policy
+from engines.core.types import Capabilities, Placement
+
+
+class Wrapped:
+    """For dataclasses with a field `policy`; `decide` is theirs."""
+
+    __slots__ = ()
+
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
+
+    @property
+    def uses_host_kv(self) -> bool:
+        return self.policy.uses_host_kv
+
+    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
+        return self.policy.partition(capabilities, predict)
