@@ -49,7 +49,13 @@ BUILT_IN: dict[str, EngineEntry] = {
         EngineEntry(
             kind="static_partition",
             target="engines.static_partition.policy:StaticPartition",
-            summary="a fixed share of requests keeps KV and attention on the host; nothing overlaps",
+            summary="the first layers live and run on the host, as llama.cpp does it; nothing overlaps",
+            status="ours",
+        ),
+        EngineEntry(
+            kind="weight_streaming",
+            target="engines.weight_streaming.policy:WeightStreaming",
+            summary="weights that do not fit come over the link for every step, as Accelerate offloads them",
             status="ours",
         ),
         EngineEntry(

@@ -13,8 +13,8 @@ import numpy as np
 from engines.apex.policy import Apex
 from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock, stopwatch
-from engines.core.cost import Roofline
 from engines.core.policy import Policy
+from engines.core.roofline import Roofline
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits, RequestSpec, TierCapacity
 from engines.gpu_only.policy import GpuOnly

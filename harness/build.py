@@ -1,6 +1,6 @@
 """THE ONLY WIRING: from a cell's specification to the objects that run it. Everything else gets its parts handed in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from harness.errors import ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.journal import Journal
 from harness.plan import CellSpec
 from harness.recorder import StepRecorder, TraceRecorder
+from harness.room import disk_folder, disk_memory
 from harness.served import WEIGHT_SEED, open_served, served_problems, temporary_folder
 from harness.sizing import Sizing, capabilities, memory_problems, size
 from workloads import Workload, clip
@@ -106,7 +107,11 @@ def _problems_of(attempt: Callable[[], object]) -> list[str]:
 def core_for(spec: CellSpec) -> EngineCore:
     """The scheduler of a cell without anything below it: replays need no more."""
     plan = _plan(spec)
-    return EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
+    return _core(plan)
+
+
+def _core(plan: _Plan) -> EngineCore:
+    return EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor, plan.sizing.placement)
 
 
 def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
@@ -114,7 +119,7 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
         return _served_cell(spec, cell_dir, step_sink)
     plan = _plan(spec)
     workload = _clipped(spec, plan.sizing)
-    core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
+    core = _core(plan)
     trace = TraceRecorder()
     longest = longest_of(workload)
     clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, trace)
@@ -157,7 +162,7 @@ def offline_adapter(
     if not is_policy(spec.engine.kind):
         return _offline_served(spec, longest_request_tokens, sampling)
     plan = _plan(spec)
-    core = EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor)
+    core = _core(plan)
     _, executor, resolved = _executor(spec, plan, core, longest_request_tokens, spec.measure.seed, 0, None, sampling)
     return CoreAdapter(core, executor, resolved)
 
@@ -218,8 +223,10 @@ def _executor(
     cores = allowed_cores()
     claimed = claim_cores(spec.budget.accel_cores)
     spare = [core for core in cores if core not in claimed]
-    model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
     clock = MonotonicClock() if plan.costs is None else paced_clock(claim_priority())
+    if not core.placement.all_resident:
+        return clock, *_placed(spec, plan, core, longest, weight_seed, warm_rows, clock, spare, sink, sampling or {})
+    model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
     pool = host_pool(plan.capabilities.host_threads, spare) if plan.policy.uses_host_kv else None
     executor, resolved = torch_executor(
         model,
@@ -234,6 +241,28 @@ def _executor(
         pool,
     )
     return clock, executor, resolved
+
+
+def _placed(
+    spec: CellSpec,
+    plan: _Plan,
+    core: EngineCore,
+    longest: int,
+    weight_seed: int,
+    warm_rows: int,
+    clock: MonotonicClock,
+    spare: Sequence[int],
+    sink: OpSink | None,
+    sampling: Mapping[str, Any],
+) -> tuple[Executor, dict[str, object]]:
+    from harness.real import host_pool
+    from harness.real_placed import PlacedModel, placed_executor
+
+    placement, caps = core.placement, plan.capabilities
+    disk = (disk_folder(spec), disk_memory(spec))
+    placed = PlacedModel(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows, placement, disk)
+    pool = host_pool(caps.host_threads, spare) if placement.computes_on_host else None
+    return placed_executor(placed, caps, placement, plan.limits, clock, plan.costs, spare, sink, sampling, pool)
 
 
 def _prediction(core: EngineCore, predictor: CostTable | None) -> Callable[[StepSight], float | None]:

@@ -5,7 +5,8 @@ Two callers, two objects: the table that paces or simulates a run, and the predi
 
 from dataclasses import replace
 
-from engines.core.cost import CostTable, MachineRates, ModelCosts, Predictor, Roofline
+from engines.core.cost import CostTable, Predictor
+from engines.core.roofline import MachineRates, ModelCosts, Roofline
 from engines.hardware import Hardware, load_hardware
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
@@ -66,13 +67,14 @@ def model_costs(model: ModelConfig, dtype: str) -> ModelCosts:
     size = DTYPE_BYTES[dtype]
     return ModelCosts(
         layers=model.layers,
-        pre_parameters=model.hidden_size * (model.query_size + 2 * model.kv_size),
-        post_parameters=model.hidden_size * (model.query_size + 3 * model.ffn_size),
+        pre_parameters=model.hidden_size * model.qkv_size,
+        post_parameters=model.hidden_size * (model.query_size + model.ffn_matrices * model.ffn_size),
         head_parameters=model.hidden_size * model.vocab_size,
         bytes_per_parameter=size,
         kv_bytes_per_token=model.kv_bytes_per_token_per_layer(size),
         attention_flops_per_pair=4 * model.query_size,
         query_bytes_per_row=model.query_size * size,
+        matrices=model.matrices,
     )
 
 
@@ -93,6 +95,10 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
         d2h_bytes_per_s=link.d2h_bytes_per_s,
         link_latency_s=link.latency_s,
         step_overhead_s=hardware.host_overhead_per_step_s,
+        host_gemm_bytes_per_s=cpu.matrix_share * cpu.read_bandwidth_bytes_per_s,
+        host_gemm_flops_per_s=cpu.flops,
+        disk_read_bytes_per_s=hardware.disk.read_bytes_per_s,
+        disk_write_bytes_per_s=hardware.disk.write_bytes_per_s,
     )
 
 

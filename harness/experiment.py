@@ -21,7 +21,9 @@ class Budget(Section):
     """The fairness envelope: every engine gets this. Sizes in bytes; `auto` is sized from the machine."""
 
     accel_memory: Size = "auto"  # weights + KV + workspace
-    host_memory: Size = "auto"
+    host_memory: Size = "auto"  # KV, and weights of engines that keep some there
+    disk: Size = "auto"  # weights and KV of engines that keep some there
+    disk_folder: str | None = None  # where; the system's folder for temporary files when not given
     accel_kv_tokens: CountOrAuto = "auto"
     accel_page_tokens: Count = 16  # what KV on the accelerator is handed out in
     host_kv_tokens: CountOrAuto = "auto"

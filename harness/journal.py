@@ -15,7 +15,7 @@ from typing import Any
 
 from engines.core.clock import ReplayClock
 from engines.core.scheduler import EngineCore
-from engines.core.types import Batch, Guard, GuardAnswer, RequestSpec, StepPlan, StepResult
+from engines.core.types import Batch, Guard, GuardAnswer, Mode, RequestSpec, StepPlan, StepResult, UnitTimes
 from results.files import publish, temporary_beside
 
 FORMAT = 1
@@ -42,6 +42,9 @@ class Journal:
         line: dict[str, Any] = {"now_s": now_s, "plan": fingerprint(plan), "sampled": len(result.tokens)}
         if self._needs_tokens:  # otherwise lengths decide, never content
             line["tokens"] = list(result.tokens)
+        if plan.mode is Mode.PLACED:  # how long units were busy may decide what is placed where
+            units = result.units
+            line["busy_s"] = [units.gpu_s, units.cpu_s, units.h2d_s, units.d2h_s, units.disk_s]
         if result.answers:
             line["answers"] = [[a.guard.cohort, a.guard.layer, a.ready] for a in result.answers]
         if result.finished_cohorts:
@@ -103,6 +106,8 @@ def fingerprint(plan: StepPlan) -> str:
     _add_column(numbers, plan.admitted)
     digest = hashlib.blake2b(numbers.tobytes(), digest_size=8)
     digest.update(plan.mode.value.encode())
+    if plan.places is not None:
+        digest.update(repr(plan.places).encode())
     return digest.hexdigest()
 
 
@@ -122,7 +127,8 @@ def _add_column(numbers: "array[int]", column: tuple[int, ...]) -> None:
 def _result(line: dict[str, Any]) -> StepResult:
     tokens = line.get("tokens") or [0] * line["sampled"]
     answers = tuple(GuardAnswer(Guard(cohort, layer), ready) for cohort, layer, ready in line.get("answers", ()))
-    return StepResult(tokens, 0.0, 0.0, answers=answers, finished_cohorts=tuple(line.get("finished_cohorts", ())))
+    finished = tuple(line.get("finished_cohorts", ()))
+    return StepResult(tokens, 0.0, 0.0, UnitTimes(*line.get("busy_s", ())), answers, finished)
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,9 @@ from engines.backends.torch_backend import TorchExecutor
 from engines.core.clock import Clock
 from engines.core.cost import CostTable
 from engines.core.executor import Executor
-from engines.core.pipeline import Program
-from engines.core.types import Capabilities, Placement, StepPlan
+from engines.core.ops import Program
+from engines.core.placement import Placement
+from engines.core.types import Capabilities, StepPlan
 from harness.environment import allowed_cores
 from harness.real import claim_cores, claim_priority, host_pool, open_model, paced_clock
 

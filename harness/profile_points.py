@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from engines.core.pipeline import OpKind
+from engines.core.ops import OpKind
 from engines.core.types import Unit
 from harness.profile_file import ChunkPoint, CountPoint, HostPoint, Points, RowsPoint
 from harness.profile_grid import SHORTEST_CONTEXT, Bounds, Shape, host_points, knots

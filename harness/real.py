@@ -18,9 +18,11 @@ from engines.backends.pacing import ModelledPace, NativePace, Pace
 from engines.backends.torch_backend import TorchExecutor
 from engines.core.clock import MonotonicClock
 from engines.core.cost import CostTable
-from engines.core.types import Capabilities, Limits, Placement
+from engines.core.placement import Placement
+from engines.core.types import Capabilities, Limits
 from engines.model.config import load_config
-from engines.model.llama import Llama
+from engines.model.decoder import Decoder
+from engines.model.families import open_decoder
 from engines.model.sampler import Sampling
 from engines.model.weights import load_weights, random_weights
 
@@ -68,7 +70,7 @@ def paced_clock(has_priority: bool) -> MonotonicClock:
 
 def open_model(
     name_or_folder: str, dtype: str, backend: str, seed: int, longest_request_tokens: int, warm_rows: int
-) -> Llama:
+) -> Decoder:
     """A folder's weights, or seeded random ones of a named shape; batches of up to `warm_rows` rows compile nothing."""
     config = load_config(name_or_folder)
     device = "cuda" if backend == "cuda" else "cpu"
@@ -78,7 +80,7 @@ def open_model(
         if is_folder
         else random_weights(config, seed, DTYPES[dtype], device)
     )
-    model = Llama(config, weights, max_positions=min(config.max_positions, longest_request_tokens))
+    model = open_decoder(config, weights, max_positions=min(config.max_positions, longest_request_tokens))
     if warm_rows:
         with torch.inference_mode():
             model.warm_up(warm_rows)
@@ -86,7 +88,7 @@ def open_model(
 
 
 def torch_executor(
-    model: Llama,
+    model: Decoder,
     capabilities: Capabilities,
     placement: Placement,
     limits: Limits,

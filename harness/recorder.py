@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from engines.core.adapter import Delivery
-from engines.core.pipeline import Op
+from engines.core.ops import Op
 from harness.adapter import StepSight
 from harness.collectors.steps import OpSpan, StepObservation
 from harness.honesty import Breach, Breaches, Handover

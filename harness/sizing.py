@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 import psutil
 
+from engines.core.memory import Room, footprint
+from engines.core.placement import Placement
 from engines.core.policy import Policy
-from engines.core.types import Capabilities, TierCapacity, Unit
+from engines.core.types import Capabilities, Tier, TierCapacity, Unit
 from engines.hardware import load_hardware
 from engines.model.config import ModelConfig, load_config
 from engines.registry import is_policy, make_engine
 from harness.costs import DTYPE_BYTES
 from harness.environment import allowed_cores
 from harness.errors import ConfigError, is_user_mistake
-from harness.gpu import local_gpus
+from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
+from harness.room import HOST_SHARE, gib, machine_memory, models_whole_machine, workspace_bytes
 
 HOST_PAGE_TOKENS = 256  # large pages feed the host's memory controllers better (measured for the host kernel)
-GPU_SHARE = 0.9  # of a GPU's memory, when the budget says auto: the rest is the driver's and the allocator's
-RAM_SHARE = 0.25  # of this machine's memory for an emulated accelerator's KV, when the budget says auto
-HOST_SHARE = 0.5  # of a modelled host's memory for KV, when the budget says auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Sizing:
     accel_kv_tokens: int
     host_kv_tokens: int
     accel_page_tokens: int = 16
+    placement: Placement | None = None  # of an engine that places weights
 
     @property
     def accel_blocks(self) -> int:
@@ -48,19 +49,30 @@ class Sizing:
 
 def size(spec: CellSpec) -> Sizing:
     """ConfigError when the weights alone do not fit."""
+    placed = placed_room(spec)
+    if placed is not None:
+        return _placed_sizing(*placed)
     model = load_config(spec.model)
     dtype_bytes = DTYPE_BYTES[spec.dtype]
-    weights, workspace = model.weight_bytes(dtype_bytes), _workspace_bytes(spec, model, dtype_bytes)
+    weights, workspace = model.weight_bytes(dtype_bytes), workspace_bytes(spec, model, dtype_bytes)
     per_token = model.layers * model.kv_bytes_per_token_per_layer(dtype_bytes)
     accel_tokens = _accel_tokens(spec, model, weights + workspace, per_token)
     page_tokens = spec.budget.accel_page_tokens
     if accel_tokens < page_tokens:
         raise ConfigError(
-            f"budget: {max(accel_tokens, 0)} KV tokens fit beside {_gib(weights)} of weights and {_gib(workspace)} of "
+            f"budget: {max(accel_tokens, 0)} KV tokens fit beside {gib(weights)} of weights and {gib(workspace)} of "
             f"workspace, fewer than one page of {page_tokens}; raise accel_memory or lower max_batch_tokens"
         )
     host_tokens = _host_tokens(spec, accel_tokens, per_token)
     return Sizing(weights, workspace, per_token, accel_tokens, host_tokens, page_tokens)
+
+
+def _placed_sizing(room: Room, placement: Placement) -> Sizing:
+    """KV of a layer on the host is that of the very requests whose other layers are elsewhere: one count of tokens."""
+    tokens = room.kv_blocks(placement) * room.page_tokens
+    weights = footprint(placement, room.sizes).accel
+    per_token = placement.kv_layers(Tier.ACCEL) * room.sizes.kv_bytes(packed=placement.compressed_kv)
+    return Sizing(weights, room.workspace_bytes, per_token, tokens, 0, room.page_tokens, placement)
 
 
 def capabilities(spec: CellSpec, sizing: Sizing, policy: Policy) -> Capabilities:
@@ -119,7 +131,7 @@ def memory_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
     available = psutil.virtual_memory().available
     if needed <= 0.9 * available:
         return []
-    return [f"budget: {spec.model} needs {_gib(needed)} on the cpu backend, {_gib(available)} are free on this machine"]
+    return [f"budget: {spec.model} needs {gib(needed)} on the cpu backend, {gib(available)} are free on this machine"]
 
 
 def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_token: int) -> int:
@@ -129,31 +141,15 @@ def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_toke
     if isinstance(budget.accel_memory, int):
         memory: int | None = budget.accel_memory
     else:
-        memory = (
-            _machine_memory(spec, taken_bytes) if asked is None or spec.backend not in ("cpu", "endpoint") else None
-        )
+        memory = machine_memory(spec, taken_bytes) if asked is None or spec.backend not in ("cpu", "endpoint") else None
     by_memory = None if memory is None else (memory - taken_bytes) // per_token
     if by_memory is not None and by_memory < 0:
         raise ConfigError(
-            f"budget: {spec.model} in {spec.dtype} takes {_gib(taken_bytes)} for weights and workspace, "
-            f"accel_memory is {_gib(memory or 0)}"
+            f"budget: {spec.model} in {spec.dtype} takes {gib(taken_bytes)} for weights and workspace, "
+            f"accel_memory is {gib(memory or 0)}"
         )
     useful = budget.max_batch * model.max_positions  # more KV than every request at its longest is never touched
     return min(tokens for tokens in (asked, by_memory, useful) if tokens is not None)
-
-
-def _machine_memory(spec: CellSpec, taken_bytes: int) -> int | None:
-    """None where nobody can know: the machine behind an endpoint is not ours to size."""
-    if spec.backend == "endpoint":
-        return None
-    if spec.backend == "cuda":
-        gpus, reason = local_gpus()
-        if not gpus:
-            raise ConfigError(f"budget.accel_memory: auto is sized from the GPU: {reason}")
-        return int(gpus[0].memory_bytes * GPU_SHARE)
-    if spec.backend == "sim" and spec.hardware is not None and spec.emulation.pace.reference_model is None:
-        return int(load_hardware(spec.hardware).gpu.memory_bytes * GPU_SHARE)
-    return taken_bytes + int(psutil.virtual_memory().total * RAM_SHARE)
 
 
 def _host_tokens(spec: CellSpec, accel_tokens: int, per_token: int) -> int:
@@ -162,16 +158,6 @@ def _host_tokens(spec: CellSpec, accel_tokens: int, per_token: int) -> int:
         return budget.host_kv_tokens
     if isinstance(budget.host_memory, int):
         return budget.host_memory // per_token
-    if spec.backend == "sim" and spec.hardware is not None and spec.emulation.pace.reference_model is None:
-        return int(load_hardware(spec.hardware).cpu.memory_bytes * HOST_SHARE) // per_token
+    if (machine := models_whole_machine(spec)) is not None:
+        return int(machine.cpu.memory_bytes * HOST_SHARE) // per_token
     return 4 * accel_tokens
-
-
-def _workspace_bytes(spec: CellSpec, model: ModelConfig, dtype_bytes: int) -> int:
-    """Activations of one layer at the largest batch (they are reused layer after layer), and the logits in float32."""
-    widest = 3 * model.hidden_size + model.query_size + 2 * model.kv_size + 2 * model.ffn_size
-    return spec.budget.max_batch_tokens * widest * dtype_bytes + spec.budget.max_batch * model.vocab_size * 4
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**27 else f"{size_bytes / 2**20:.1f} MiB"

@@ -11,11 +11,13 @@ from typing import Protocol
 
 from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
-from engines.core.cost import CostTable, MachineRates, Predictor, Roofline
+from engines.core.cost import CostTable, Predictor
 from engines.core.executor import Executor
+from engines.core.placement import Placement
 from engines.core.policy import BatchDecision, Decision, Policy, View
+from engines.core.roofline import MachineRates, Roofline
 from engines.core.scheduler import EngineCore
-from engines.core.types import Capabilities, Limits, Mode, Placement, RequestSpec, Tier, TierCapacity
+from engines.core.types import Capabilities, Limits, Mode, RequestSpec, Tier, TierCapacity
 from engines.hardware import load_hardware
 from engines.model.config import load_config
 from harness.costs import machine_rates, model_costs, scaled_costs

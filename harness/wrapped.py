@@ -1,8 +1,9 @@
 """A policy around another one: what it does not change it passes on."""
 
 from engines.core.cost import Predictor
+from engines.core.placement import Placement
 from engines.core.policy import Policy
-from engines.core.types import Capabilities, Placement
+from engines.core.types import Capabilities
 
 
 class Wrapped:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from engines.model.config import ModelConfig, RopeScaling
+from engines.model.shape import Family
 from engines.model.weights import random_weights, save_folder
 
 # A short original context, so that the few hundred positions of a test cross all three bands of llama-3 scaling.
@@ -32,30 +33,42 @@ SMALL = ModelConfig(
     bos_id=1,
     eos_ids=(2,),
 )
+SMALL_OPT = replace(SMALL, name="small-opt", family="opt", ffn_size=512, rope_theta=None, bos_id=2)
+
+# ReLU lets much through that is the same for every token: OPT's matrices must be larger for as many different answers.
+SPREAD: dict[Family, float] = {"llama": 0.1, "opt": 0.2}
 
 
 def small_config(
-    *, kv_heads: int = 4, tied: bool = False, llama3_scaling: bool = False, layers: int = 4
+    *,
+    family: Family = "llama",
+    kv_heads: int = 4,
+    tied: bool = False,
+    llama3_scaling: bool = False,
+    layers: int = 4,
 ) -> ModelConfig:
-    """The small model, varied."""
+    """The small model of a family, varied."""
     scaling = LLAMA3_SCALING if llama3_scaling else None
-    return replace(SMALL, kv_heads=kv_heads, tied_head=tied, rope_scaling=scaling, layers=layers)
+    small = SMALL if family == "llama" else SMALL_OPT
+    return replace(small, kv_heads=kv_heads, tied_head=tied, rope_scaling=scaling, layers=layers)
 
 
 def make_folder(
     parent: Path,
     *,
+    family: Family = "llama",
     kv_heads: int = 4,
     tied: bool = False,
     llama3_scaling: bool = False,
     layers: int = 4,
     seed: int = 0,
-    std: float = 0.1,
+    std: float | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """A folder under `parent` with config.json and model.safetensors; the same arguments give the same folder again."""
-    config = small_config(kv_heads=kv_heads, tied=tied, llama3_scaling=llama3_scaling, layers=layers)
-    kind = f"kv{kv_heads}-tied{int(tied)}-scaled{int(llama3_scaling)}-layers{layers}"
+    config = small_config(family=family, kv_heads=kv_heads, tied=tied, llama3_scaling=llama3_scaling, layers=layers)
+    std = SPREAD[family] if std is None else std
+    kind = f"{family}-kv{kv_heads}-tied{int(tied)}-scaled{int(llama3_scaling)}-layers{layers}"
     folder = parent / f"{kind}-seed{seed}-std{std}-{str(dtype).removeprefix('torch.')}"
     if not folder.exists():
         save_folder(folder, config, random_weights(config, seed, dtype, std=std))

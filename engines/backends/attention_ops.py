@@ -49,14 +49,19 @@ class Pages:
 
 
 class NativeOps:
-    """The C++ kernels in the calling thread: on the `cpu` backend that thread *is* the accelerator."""
+    """The C++ kernels in the calling thread: on the `cpu` backend that thread *is* the accelerator. Or in a pool's, for
+    the host's own share.
+    """
+
+    def __init__(self, pool: native.Pool | None = None) -> None:
+        self._pool = pool
 
     def append(self, chunk: KvRows, pages: Pages, places: Places) -> None:
         key, value = places.of(chunk.key), places.of(chunk.value)
         native.append_kv(key, value, pages.keys, pages.values, places.page_ids, places.offsets)
 
     def decode(self, query: torch.Tensor, pages: Pages, rows: Rows, out: torch.Tensor) -> None:
-        _native_rows(query, pages, rows.decode_tables, rows.decode_contexts, out)
+        self._rows(query, pages, rows.decode_tables, rows.decode_contexts, out)
 
     def prefill(
         self, query: torch.Tensor, chunk: KvRows, pages: Pages, segment: PrefillSegment, out: torch.Tensor
@@ -64,13 +69,13 @@ class NativeOps:
         if segment.row_tables is None or segment.row_contexts is None:
             torch_prefill(query, chunk, pages, segment, out)
         else:
-            _native_rows(query, pages, segment.row_tables, segment.row_contexts, out)
+            self._rows(query, pages, segment.row_tables, segment.row_contexts, out)
 
-
-def _native_rows(
-    query: torch.Tensor, pages: Pages, tables: torch.Tensor, contexts: torch.Tensor, out: torch.Tensor
-) -> None:
-    native.decode_attention(query, pages.keys, pages.values, tables, contexts, out, query.shape[-1] ** -0.5)
+    def _rows(
+        self, query: torch.Tensor, pages: Pages, tables: torch.Tensor, contexts: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        scale = query.shape[-1] ** -0.5
+        native.decode_attention(query, pages.keys, pages.values, tables, contexts, out, scale, self._pool)
 
 
 class TorchOps:

@@ -16,7 +16,7 @@ from engines.backends.host_jobs import HostJob, append_on_host, submit
 from engines.backends.rows import Rows
 from engines.core.errors import UnsupportedPlanError
 from engines.core.types import Tier
-from engines.model.llama import Llama
+from engines.model.decoder import Decoder
 
 Stores = dict[Tier, PagedKv]
 Sampler = Callable[[Tensor, Sequence[int], Sequence[int]], list[int]]  # logits, requests, positions
@@ -26,7 +26,7 @@ class BatchPass:
     """`PassWork`. `sampled`: the tokens of the batch's own rows, then those of the flights that came to the end."""
 
     def __init__(
-        self, model: Llama, ops: PagedOps, stores: Stores, rows: Rows, sampler: Sampler, pool: Pool | None
+        self, model: Decoder, ops: PagedOps, stores: Stores, rows: Rows, sampler: Sampler, pool: Pool | None
     ) -> None:
         self._model = model
         self._ops = ops
@@ -42,7 +42,7 @@ class BatchPass:
         self.sampled: list[int] = []
 
     @staticmethod
-    def nothing(model: Llama, device: torch.device, rows: int) -> tuple[Tensor, Tensor, KvRows, Tensor]:
+    def nothing(model: Decoder, device: torch.device, rows: int) -> tuple[Tensor, Tensor, KvRows, Tensor]:
         """Hidden rows, queries, keys and values before the first layer, and room for what attention makes of them."""
         config = model.config
         empty = torch.empty(0, device=device)
@@ -60,7 +60,7 @@ class BatchPass:
     def first(self, aboard: Sequence[Flight]) -> None:
         ids = _joined(self._rows.token_ids, [flight.rows.token_ids for flight in aboard])
         if len(ids):
-            self._pre_attention(0, self._model.embed(ids), aboard)
+            self._pre_attention(0, self._model.embed(ids, self._positions(aboard)), aboard)
 
     def attention(self, layer: int) -> None:
         self.accel_attention(layer)
@@ -95,8 +95,7 @@ class BatchPass:
             self.sampled = self._sampler(self._model.logits(sampling), requests, positions)
 
     def _pre_attention(self, layer: int, hidden: Tensor, aboard: Sequence[Flight]) -> None:
-        positions = _joined(self._rows.positions, [flight.rows.positions for flight in aboard])
-        query, key, value = self._model.pre_attention(layer, hidden, positions)
+        query, key, value = self._model.pre_attention(layer, hidden, self._positions(aboard))
         end = self._own
         if aboard:
             self._hidden, self._query, self._fresh = hidden[:end], query[:end], KvRows(key[:end], value[:end])
@@ -108,6 +107,9 @@ class BatchPass:
             begin, end = end, end + len(flight.rows.requests)
             flight.hidden, flight.query = hidden[begin:end], query[begin:end]
             flight.fresh = KvRows(key[begin:end], value[begin:end])
+
+    def _positions(self, aboard: Sequence[Flight]) -> Tensor:
+        return _joined(self._rows.positions, [flight.rows.positions for flight in aboard])
 
     def _post_attention(self, layer: int, aboard: Sequence[Flight]) -> Tensor:
         if not self._own and not aboard:

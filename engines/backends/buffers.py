@@ -26,11 +26,11 @@ class PagedKv:
 
     def __init__(self, shape: KvShape, capacity: TierCapacity, device: torch.device, pin: bool = False) -> None:
         size = (shape.layers, capacity.blocks, shape.kv_heads, capacity.page_tokens, shape.head_dim)
-        self.keys, self.values = (_zeros(size, shape.dtype, device, pin) for _ in range(2))
+        self.keys, self.values = (zeros(size, shape.dtype, device, pin) for _ in range(2))
         self.page_tokens = capacity.page_tokens
 
 
-def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, pin: bool) -> torch.Tensor:
+def zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device, pin: bool = False) -> torch.Tensor:
     """Zeros, not empty: a page read before it is written must be wrong in the same way every time."""
     if device.type == "cpu" and not pin:
         return large_pages(size, dtype)

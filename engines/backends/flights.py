@@ -13,7 +13,7 @@ from engines.backends.attention_ops import KvRows
 from engines.backends.host_jobs import HostJob
 from engines.backends.pacing import PassPace
 from engines.backends.rows import HostRows
-from engines.core.pipeline import OpKind
+from engines.core.ops import OpKind
 from engines.core.types import CohortPlan
 
 

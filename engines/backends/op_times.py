@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from engines.core.pipeline import Op
+from engines.core.ops import Op
 from engines.core.types import Unit, UnitTimes
 
 # step, op, start, end: seconds on the run's clock

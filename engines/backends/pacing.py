@@ -18,9 +18,17 @@ from engines.backends.op_times import OpSink, OpTally
 from engines.core.clock import Clock
 from engines.core.cohorts import PassRunner
 from engines.core.cost import CostTable
+from engines.core.ops import Op, OpKind, Program
 from engines.core.pass_line import HostLine, PassLine
-from engines.core.pipeline import Op, OpKind, Program, durations
+from engines.core.pipeline import durations
 from engines.core.types import AWAITED, CohortPlan, Guard, StepPlan, Unit, UnitTimes
+
+
+class Awaited(Protocol):
+    """Work that another thread does."""
+
+    def wait(self, clock: Clock) -> tuple[float, float]:
+        """Returns when it is done, with begin and end."""
 
 
 class StepPace(Protocol):
@@ -37,7 +45,7 @@ class StepPace(Protocol):
     def submitted(self, op: Op) -> None:
         """Instead of `after`: the host's threads have it."""
 
-    def returned(self, op: Op, job: HostJob) -> None:
+    def returned(self, op: Op, job: Awaited) -> None:
         """What was submitted is needed now: return when it is done."""
 
     def finish(self) -> tuple[float, UnitTimes]:
@@ -92,7 +100,7 @@ class _NativeStep:
     def submitted(self, op: Op) -> None:
         """The pool says when it ran."""
 
-    def returned(self, op: Op, job: HostJob) -> None:
+    def returned(self, op: Op, job: Awaited) -> None:
         self._tally.add(op, *job.wait(self._clock))
         self._op_started_s = self._clock.now()  # nobody was busy while it was waited for
 
@@ -189,7 +197,7 @@ class _PacedStep:
     def submitted(self, op: Op) -> None:
         self._free_s[op.unit] = self._ends_s[op.index] = self._begins_s[op.index] + self._seconds[op.index]
 
-    def returned(self, op: Op, job: HostJob) -> None:
+    def returned(self, op: Op, job: Awaited) -> None:
         self._end(op, job.wait(self._clock)[1])
 
     def finish(self) -> tuple[float, UnitTimes]:

@@ -13,20 +13,19 @@ from torch import Tensor
 
 from engines.apex import attention as native
 from engines.backends.buffers import PagedKv
-from engines.backends.host_jobs import HostJob
 from engines.backends.op_times import OpSink, OpTally
-from engines.backends.pacing import NativePace, Pace, PassPace
+from engines.backends.pacing import Awaited, NativePace, Pace, PassPace
 from engines.backends.torch_backend import TorchExecutor
 from engines.core.clock import MonotonicClock, stopwatch
 from engines.core.errors import UnsupportedPlanError
-from engines.core.pipeline import Op, OpKind, Program
+from engines.core.ops import Op, OpKind, Program
+from engines.core.placement import Placement
 from engines.core.types import (
     Batch,
     BlockChanges,
     Capabilities,
     Mode,
     Move,
-    Placement,
     PrefillChunk,
     SlotStart,
     StepPlan,
@@ -35,7 +34,7 @@ from engines.core.types import (
     Unit,
     UnitTimes,
 )
-from engines.model.llama import Llama
+from engines.model.decoder import Decoder
 
 PAGES_IN_A_ROW = 8  # a pool in use hands out short runs of neighbours, neither one long stretch nor single pages
 JobArguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float]  # of submit_decode_attention
@@ -45,7 +44,7 @@ OpSeconds = dict[tuple[OpKind, Unit], float]
 class StepRig:
     """`slots` requests whose tokens and pages are there already, for any mixture of decodes and chunks."""
 
-    def __init__(self, model: Llama, capabilities: Capabilities, slots: int, sequence_tokens: int) -> None:
+    def __init__(self, model: Decoder, capabilities: Capabilities, slots: int, sequence_tokens: int) -> None:
         self._config = model.config
         self._took: dict[tuple[OpKind, Unit], list[float]] = {}
         self.clock = MonotonicClock()
@@ -210,7 +209,7 @@ class _EventStep:
     def submitted(self, op: Op) -> None:
         raise UnsupportedPlanError("a profile measures the host's attention apart from steps")
 
-    def returned(self, op: Op, job: HostJob) -> None:
+    def returned(self, op: Op, job: Awaited) -> None:
         """Nothing was submitted."""
 
     def finish(self) -> tuple[float, UnitTimes]:

@@ -9,9 +9,11 @@ from engines.backends.op_times import OpSink, OpTally, unit_times
 from engines.core.clock import VirtualClock
 from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
+from engines.core.ops import Program
 from engines.core.pass_line import HostLine, PassLine
-from engines.core.pipeline import Program, durations, lower, makespan, place
-from engines.core.types import Capabilities, Placement, StepPlan, StepResult, UnitTimes
+from engines.core.pipeline import durations, lower, makespan, place
+from engines.core.placement import Placement
+from engines.core.types import Capabilities, StepPlan, StepResult, UnitTimes
 
 
 class SimExecutor:
@@ -52,6 +54,8 @@ class SimExecutor:
         return result
 
     def _program(self, plan: StepPlan, begin_s: float) -> StepResult:
+        if plan.places is not None:
+            self._placement = plan.places
         program = lower(plan, self._placement)
         if self._sink is not None and plan.step <= self._traced_steps:
             end_s, times = self._traced(program, plan, begin_s)

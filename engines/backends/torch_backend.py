@@ -6,7 +6,6 @@ in the threads of the native pool: what is submitted there overlaps with whateve
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -14,18 +13,19 @@ from engines.apex.attention import Pool
 from engines.backends.attention_ops import NativeOps, PagedOps, TorchOps
 from engines.backends.batch_pass import BatchPass, Stores
 from engines.backends.buffers import BlockTables, KvShape, PagedKv
+from engines.backends.conversations import GREEDY, Conversations
 from engines.backends.flights import Flight, FlightRunner
 from engines.backends.moves import KvMover
 from engines.backends.pacing import Pace
 from engines.backends.rows import build_rows, host_rows
 from engines.core.cohorts import run_pass
 from engines.core.errors import UnsupportedPlanError
-from engines.core.pipeline import Op, OpKind, lower
-from engines.core.types import Batch, Capabilities, CohortPlan, Placement, StepPlan, StepResult, Tier
-from engines.model.llama import Llama
-from engines.model.sampler import Sampling, sample
-
-GREEDY = Sampling()
+from engines.core.ops import Op, OpKind
+from engines.core.pipeline import lower
+from engines.core.placement import Placement
+from engines.core.types import Batch, Capabilities, CohortPlan, StepPlan, StepResult, Tier
+from engines.model.decoder import Decoder
+from engines.model.sampler import Sampling
 
 
 class TorchExecutor:
@@ -33,7 +33,7 @@ class TorchExecutor:
 
     def __init__(
         self,
-        model: Llama,
+        model: Decoder,
         capabilities: Capabilities,
         placement: Placement,
         pace: Pace,
@@ -61,23 +61,18 @@ class TorchExecutor:
         longest = [min(capabilities.tier(tier).tokens, capabilities.max_model_tokens) for tier in self._stores]
         pages = [-(-tokens // size) for tokens, size in zip(longest, self._page_tokens.values(), strict=True)]
         self._tables = BlockTables(slots, max(pages))
-        self._sequences: dict[int, list[int]] = {}
+        self._talk = Conversations(sampling)
         self._flights: dict[int, Flight] = {}
-        self._default = sampling
-        self._sampling: dict[int, Sampling] = {}
 
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
     def register(self, request_id: int, prompt_token_ids: Sequence[int]) -> None:
-        self._sequences[request_id] = list(prompt_token_ids)
-        if not self._default.greedy:  # each request draws from a stream of its own, whatever shares its batch
-            self._sampling[request_id] = replace(self._default, seed=self._default.seed + request_id)
+        self._talk.register(request_id, prompt_token_ids)
 
     def forget(self, request_id: int) -> None:
-        self._sequences.pop(request_id, None)
-        self._sampling.pop(request_id, None)
+        self._talk.forget(request_id)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
@@ -88,7 +83,7 @@ class TorchExecutor:
             self._pool.close()  # first: its threads read the pages
         self._flights.clear()
         self._stores.clear()
-        self._sequences.clear()
+        self._talk.clear()
 
     # --- a step whose ops are known beforehand -----------------------------------------------------------------------
 
@@ -157,20 +152,11 @@ class TorchExecutor:
 
     def _flight(self, cohort: CohortPlan) -> Flight:
         pages = self._page_tokens[Tier.HOST]
-        rows = host_rows(cohort.slots, cohort.positions, self._tables, self._sequences, pages)
+        rows = host_rows(cohort.slots, cohort.positions, self._tables, self._talk.sequences, pages)
         return Flight(rows, *BatchPass.nothing(self._model, torch.device("cpu"), len(cohort.slots)))
 
     # --- one plan ----------------------------------------------------------------------------------------------------
 
     def _begin(self, batch: Batch) -> BatchPass:
-        rows = build_rows(batch, self._tables, self._sequences, self._page_tokens, self._device)
-        return BatchPass(self._model, self._ops, self._stores, rows, self._sample, self._pool)
-
-    def _sample(self, logits: torch.Tensor, requests: Sequence[int], positions: Sequence[int]) -> list[int]:
-        """Who was aborted in flight samples as well, and nobody keeps it."""
-        settings = [self._sampling.get(request_id, GREEDY) for request_id in requests]
-        tokens = sample(logits, settings, positions)
-        for request_id, token in zip(requests, tokens, strict=True):
-            if request_id in self._sequences:
-                self._sequences[request_id].append(token)
-        return tokens
+        rows = build_rows(batch, self._tables, self._talk.sequences, self._page_tokens, self._device)
+        return BatchPass(self._model, self._ops, self._stores, rows, self._talk.sample, self._pool)

@@ -9,7 +9,7 @@ at most all of them per step.
 from collections.abc import Sequence
 from typing import Protocol
 
-from engines.core.pipeline import OpKind
+from engines.core.ops import OpKind
 from engines.core.request import Request
 from engines.core.types import STARTS, CohortPlan, Guard, GuardAnswer
 

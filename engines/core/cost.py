@@ -5,11 +5,11 @@ Plain numbers only: the catalogue (engines/hardware) and the model shapes (engin
 harness/build.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
+from engines.core.placement import Part
 from engines.core.types import Batch, Move, Tier, Unit
 
 
@@ -121,126 +121,28 @@ class Predictor(CostTable, Protocol):
     """A policy's belief about the same quantities. Structurally equal, never the same object as the simulator's."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCosts:
-    """Bytes and multiply-adds of one layer of one model in one dtype."""
-
-    layers: int
-    pre_parameters: int
-    post_parameters: int
-    head_parameters: int
-    bytes_per_parameter: float
-    kv_bytes_per_token: int  # one layer, keys and values
-    attention_flops_per_pair: int  # 4 * query heads * head dim
-    query_bytes_per_row: int  # one layer
-    tokens_each: int = 1  # how many tokens of the modelled workload one prompt or KV token here stands for
-
-
-@dataclass(frozen=True, slots=True)
-class MachineRates:
-    """Achieved rates, not peaks: the efficiencies are already in. Sources are in the machine's YAML."""
-
-    gemm_bytes_per_s: float
-    gemm_flops_per_s: float
-    gemm_exponent: float
-    gemm_fixed_s: float
-    attention_bytes_per_s: float
-    attention_fixed_s: float
-    host_attention_bytes_per_s: float
-    host_attention_fixed_s: float
-    h2d_bytes_per_s: float
-    d2h_bytes_per_s: float
-    link_latency_s: float
-    step_overhead_s: float
-
-
-class Roofline:
-    """t = ((bytes / B)^p + (flops / F)^p)^(1/p) + fixed, times one scale for emulating a machine in slow motion."""
-
-    def __init__(self, model: ModelCosts, machine: MachineRates, time_scale: float = 1.0) -> None:
-        self.model = model
-        self.machine = machine
-        self.time_scale = time_scale
-        self._kv_bytes = model.kv_bytes_per_token * model.tokens_each
-        self.pre_attention_s = lru_cache(4096)(self._pre_attention_s)
-        self.post_attention_s = lru_cache(4096)(self._post_attention_s)
-        self.linear_s = lru_cache(4096)(self._linear_s)
-        self.head_s = lru_cache(4096)(self._head_s)
-        self.rows_to_host_s = lru_cache(4096)(self._rows_to_host_s)
-        self.rows_to_accel_s = lru_cache(4096)(self._rows_to_accel_s)
+class PlacedCosts(CostTable, Protocol):
+    """The same where weights are placed: matrix by matrix, `share` of the columns of some of a layer's matrices."""
 
     @property
-    def step_overhead_s(self) -> float:
-        return self.machine.step_overhead_s * self.time_scale
+    def widths(self) -> Mapping[Part, tuple[int, int]]:
+        """Inputs and outputs of each matrix."""
 
-    @property
-    def token_overhead_s(self) -> float:
-        return 0.0  # a catalogue's overhead is one number per step
+    def matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float: ...
 
-    def gemm_rows(self, work: Work) -> int:
-        return work.tokens + work.prefill_tokens * (self.model.tokens_each - 1)
+    def host_matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float: ...
 
-    def accel_attention_s(self, work: Work) -> float:
-        machine, model = self.machine, self.model
-        seconds = 0.0
-        if work.decode_rows:
-            read = work.decode_kv_tokens * self._kv_bytes
-            seconds += machine.attention_fixed_s + read / machine.attention_bytes_per_s
-        if work.prefill_tokens:
-            read = work.prefill_kv_tokens * self._kv_bytes
-            flops = work.prefill_pairs * model.attention_flops_per_pair * model.tokens_each**2
-            seconds += machine.attention_fixed_s + max(
-                read / machine.attention_bytes_per_s, flops / machine.gemm_flops_per_s
-            )
-        return seconds * self.time_scale
+    def weights_s(self, parts: Sequence[Part], share: float, unit: Unit, *, packed: bool) -> float:
+        """Over the link (H2D) or from disk."""
 
-    def host_attention_s(self, rows: int, kv_tokens: int) -> float:
-        if not rows:
-            return 0.0
-        read = kv_tokens * self._kv_bytes
-        machine = self.machine
-        return (machine.host_attention_fixed_s + read / machine.host_attention_bytes_per_s) * self.time_scale
+    def rows_s(self, values_per_row: float, rows: int, target: Tier) -> float:
+        """Small rows over the link."""
 
-    def move_s(self, move: Move) -> float:
-        rate = self.machine.d2h_bytes_per_s if move.target is Tier.HOST else self.machine.h2d_bytes_per_s
-        return self._link_s(move.tokens * self._kv_bytes * self.model.layers, rate)
+    def host_prompts_s(self, work: Work) -> float:
+        """Attention of prompt rows on the host."""
 
-    def _rows_to_host_s(self, rows: int) -> float:
-        row_bytes = self.model.query_bytes_per_row + self.model.kv_bytes_per_token
-        return self._link_s(rows * row_bytes, self.machine.d2h_bytes_per_s)
-
-    def _rows_to_accel_s(self, rows: int) -> float:
-        return self._link_s(rows * self.model.query_bytes_per_row, self.machine.h2d_bytes_per_s)
-
-    def kv_to_host_s(self, tokens: int) -> float:
-        return self._link_s(tokens * self._kv_bytes, self.machine.d2h_bytes_per_s)
-
-    def kv_to_accel_s(self, tokens: int) -> float:
-        return self._link_s(tokens * self._kv_bytes, self.machine.h2d_bytes_per_s)
-
-    def _link_s(self, moved: float, bytes_per_s: float) -> float:
-        return (self.machine.link_latency_s + moved / bytes_per_s) * self.time_scale if moved else 0.0
-
-    def _pre_attention_s(self, tokens: int) -> float:
-        return self._gemm_s(self.model.pre_parameters, tokens)
-
-    def _post_attention_s(self, tokens: int) -> float:
-        return self._gemm_s(self.model.post_parameters, tokens)
-
-    def _linear_s(self, tokens: int) -> float:
-        return self._gemm_s(self.model.pre_parameters + self.model.post_parameters, tokens)
-
-    def _head_s(self, sampled: int) -> float:
-        return self._gemm_s(self.model.head_parameters, sampled) if sampled else 0.0
-
-    def _gemm_s(self, parameters: int, tokens: int) -> float:
-        if not tokens:
-            return 0.0
-        machine = self.machine
-        memory_s = parameters * self.model.bytes_per_parameter / machine.gemm_bytes_per_s
-        compute_s = 2 * parameters * tokens / machine.gemm_flops_per_s
-        p = machine.gemm_exponent
-        return float((memory_s**p + compute_s**p) ** (1 / p) + machine.gemm_fixed_s) * self.time_scale
+    def kv_on_disk_s(self, tokens: int, *, writes: bool) -> float:
+        """KV of one layer."""
 
 
 def link_unit(move: Move) -> Unit:

@@ -8,7 +8,8 @@ from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
 from engines.core.pass_line import HostLine, PassLine
 from engines.core.pipeline import lower, makespan
-from engines.core.types import AWAITED, CohortPlan, GuardAnswer, Placement, StepPlan, StepResult
+from engines.core.placement import Placement
+from engines.core.types import AWAITED, CohortPlan, GuardAnswer, StepPlan, StepResult
 
 
 class Forecast:
@@ -21,6 +22,8 @@ class Forecast:
 
     def seconds(self, plan: StepPlan, result: StepResult) -> float:
         begin_s = result.started_s
+        if plan.places is not None:
+            self._placement = plan.places
         if not plan.cohorts:
             program = lower(plan, self._placement)
             return makespan(program, plan, self._costs, begin_s, self._host.free_s)[0]

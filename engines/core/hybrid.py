@@ -1,8 +1,9 @@
 """What every hybrid policy shares: requests whose KV is wholly on one side, the accelerator first."""
 
 from engines.core.cost import Predictor
+from engines.core.placement import Placement
 from engines.core.policy import Proposal, View
-from engines.core.types import Capabilities, Placement, Tier
+from engines.core.types import Capabilities, Tier
 
 FILLED = 0.95  # of the accelerator's blocks: beyond that nobody comes back from the host
 SIDES = (Tier.ACCEL, Tier.HOST)

@@ -8,7 +8,7 @@ attention outlives the pass that submitted it, so what host and links are busy w
 from collections.abc import Callable, Sequence
 
 from engines.core.cost import CostTable, link_unit, work_of
-from engines.core.pipeline import Op, OpKind
+from engines.core.ops import Op, OpKind
 from engines.core.types import AWAITED, CohortPlan, Guard, StepPlan, Unit
 
 OpReport = Callable[[Op, float, float, bool], None]  # op, start, end, whether it is late

@@ -6,58 +6,15 @@ depends on the shape of a plan only, never on its numbers. Three interpreters: s
 """
 
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 
 from engines.core.cost import CostTable, Work, link_unit, work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.types import Batch, Guard, Mode, Move, Placement, StepPlan, Tier, Unit
-
-
-class OpKind(Enum):
-    MOVE = "move"  # one request's KV between tiers
-    FIRST = "first"  # embedding, pre-attention of layer 0
-    ATTENTION = "attention"
-    ROWS_TO_HOST = "rows_to_host"  # query, key and value of the rows whose KV is there
-    HOST_ATTENTION = "host_attention"
-    ROWS_TO_ACCEL = "rows_to_accel"  # what it made of them
-    PROMPT_TO_HOST = "prompt_to_host"  # KV of a layer that host-bound prompt rows made, from its one-layer stage
-    PROMPT_TO_ACCEL = "prompt_to_accel"  # KV of their earlier chunks, back into the stage
-    BETWEEN = "between"  # post-attention of this layer, pre-attention of the next
-    LAST = "last"  # post-attention of the last layer, head, sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """`index` is its place in the list, `after` the indices it waits for. `batch` and `move` point into the plan."""
-
-    index: int
-    kind: OpKind
-    unit: Unit
-    layer: int
-    after: tuple[int, ...]
-    batch: int = 0
-    move: int = -1
-    guard: Guard | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """The ops of one shape of plan. `tally` counts equal ops: their cost is asked once per kind, not per layer."""
-
-    ops: tuple[Op, ...]
-    tally: tuple[tuple[Op, int], ...]  # one op of each (kind, unit, batch, move) and how many there are
-    serial: bool  # every op waits for the one before it, so that nothing overlaps
-
-    @staticmethod
-    def of(ops: list[Op]) -> "Program":
-        counts: dict[tuple[OpKind, Unit, int, int], tuple[Op, int]] = {}
-        for op in ops:
-            key = (op.kind, op.unit, op.batch, op.move)
-            first, count = counts.get(key, (op, 0))
-            counts[key] = (first, count + 1)
-        serial = all(op.index == 0 or op.index - 1 in op.after for op in ops)
-        return Program(tuple(ops), tuple(counts.values()), serial)
+from engines.core.ops import Op, OpKind, Program, RowsOf
+from engines.core.placed import lower_placed
+from engines.core.placed_cost import placed_costs, placed_seconds_of
+from engines.core.placement import Placement
+from engines.core.types import Batch, Mode, Move, StepPlan, Tier, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +29,8 @@ class BatchShape:
 
 def lower(plan: StepPlan, placement: Placement) -> Program:
     """The ops of a plan in which nothing depends on what happens meanwhile; passes with cohorts are run_pass's."""
+    if plan.mode is Mode.PLACED:
+        return lower_placed(plan, placement)
     if not placement.all_resident:
         raise UnsupportedPlanError(f"{plan.mode.value} is lowered with every layer on the accelerator")
     batches = len(plan.batches)
@@ -177,7 +136,7 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
     match op.kind:
         case OpKind.FIRST:
             return costs.pre_attention_s(costs.gemm_rows(work))
-        case OpKind.ATTENTION:
+        case OpKind.ATTENTION if op.rows is RowsOf.ALL:
             return costs.accel_attention_s(work)
         case OpKind.HOST_ATTENTION:
             return costs.host_attention_s(work.host_rows, work.host_kv_tokens)
@@ -195,15 +154,15 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
             return costs.kv_to_host_s(work.host_prefill_tokens)
         case OpKind.PROMPT_TO_ACCEL:
             return costs.kv_to_accel_s(work.host_prefill_context)
+        case _:
+            return placed_seconds_of(op, work, placed_costs(costs))
 
 
 def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
     """Seconds of each op, in order."""
     works = [work_of(batch) for batch in plan.batches]
-    known = {
-        (op.kind, op.batch, op.move): seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally
-    }
-    return [known[op.kind, op.batch, op.move] for op in program.ops]
+    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    return [known[group] for group in program.group]
 
 
 def place(

@@ -6,12 +6,14 @@ allocated until the core has checked the decision and commits it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from engines.core.cohorts import Cohort
 from engines.core.cost import Predictor
+from engines.core.memory import Room
+from engines.core.placement import Placement
 from engines.core.request import Phase, Request
-from engines.core.types import Capabilities, Limits, Mode, Placement, PreemptionKind, Tier
+from engines.core.types import Capabilities, Limits, Mode, PreemptionKind, StepPlan, StepResult, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Decision:
     preemptions: Sequence[Preemption] = ()
     moves: Sequence[tuple[Request, Tier]] = ()  # swapped requests that come back, migrations
     cohorts: Sequence[CohortDecision] = ()
+    placement: Placement | None = None  # from this step on; None: as before
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class View:
     predict: Predictor | None  # None where nothing is modelled and nothing was profiled
     cohorts: Sequence[Cohort] = ()  # in flight, oldest first
     last_mode: Mode | None = None  # of the step before
+    placement: Placement | None = None  # in force
 
     def propose(self) -> "Proposal":
         return Proposal(self)
@@ -86,6 +90,25 @@ class Policy(Protocol):
 
     def decide(self, view: View) -> Decision:
         """Every step: who runs, where, with whom."""
+
+
+@runtime_checkable
+class PlacingPolicy(Policy, Protocol):
+    """A policy for models that do not fit: asked before anything is sized, since what is left decides the KV."""
+
+    @property
+    def places_weights(self) -> bool:
+        """Whether it does with the options it has."""
+
+    def place(self, room: Room, predict: Predictor | None) -> Placement:
+        """Instead of `partition`; PlacementError with the numbers where nothing fits."""
+
+
+@runtime_checkable
+class LearningPolicy(Policy, Protocol):
+    """A policy that compares what it believed with what came of it. All it learns from is in the journal."""
+
+    def observe(self, view: View, plan: StepPlan, result: StepResult) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +189,22 @@ class Proposal:
                 self.host_decodes.append(request)
             self.tokens_left -= tokens
 
-    def admit_waiting(self, tier: Tier, whole_prompt: bool = True) -> None:
-        """Then waiting ones, first come first served; `whole_prompt` asks for room for all of it, not for one chunk."""
-        self.admit(lambda _: (tier,), whole_prompt)
+    def admit_waiting(self, tier: Tier, whole_prompt: bool = True, most: int | None = None) -> None:
+        """Then waiting ones, first come first served; `whole_prompt` asks for room for all of it, not for one chunk.
+        `most`: of the running ones, where a policy holds fewer than the budget allows.
+        """
+        self.admit(lambda _: (tier,), whole_prompt, most)
 
-    def admit(self, tiers: Callable[[Request], Sequence[Tier]], whole_prompt: bool = True) -> None:
+    def admit(
+        self, tiers: Callable[[Request], Sequence[Tier]], whole_prompt: bool = True, most: int | None = None
+    ) -> None:
         """The same with a choice: each goes to the first of its tiers that has room, or it and all after it wait. Once
         somebody had to take a later tier, so do those that follow.
         """
         nearest = Tier.ACCEL
+        limit = self.view.limits.max_batch if most is None else min(most, self.view.limits.max_batch)
         for request in self.view.waiting:
-            if self.tokens_left <= 0 or self.kept >= self.view.limits.max_batch:
+            if self.tokens_left <= 0 or self.kept >= limit:
                 return
             tokens = min(request.known - request.computed, self.tokens_left)
             reserved = request.known if whole_prompt else request.computed + tokens

@@ -15,7 +15,8 @@ from engines.core.cohorts import Cohort
 from engines.core.cost import Predictor
 from engines.core.errors import IntegrityError, PolicyError
 from engines.core.kv import KVManager
-from engines.core.policy import BatchDecision, CohortDecision, Decision, Policy, Prefill, View
+from engines.core.placement import Placement
+from engines.core.policy import BatchDecision, CohortDecision, Decision, LearningPolicy, Policy, Prefill, View
 from engines.core.request import Phase, Request
 from engines.core.types import (
     Batch,
@@ -66,11 +67,20 @@ def _arrival(request: Request) -> int:
 
 
 class EngineCore:
-    def __init__(self, policy: Policy, capabilities: Capabilities, limits: Limits, predictor: Predictor | None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        capabilities: Capabilities,
+        limits: Limits,
+        predictor: Predictor | None,
+        placement: Placement | None = None,
+    ) -> None:
+        """`placement`: of a policy that was asked for it before the capabilities were known."""
         self.policy = policy
         self.capabilities = capabilities
         self.limits = limits
-        self.placement = policy.partition(capabilities, predictor)
+        self.placement = policy.partition(capabilities, predictor) if placement is None else placement
+        self._learner = policy if isinstance(policy, LearningPolicy) else None
         self.kv = KVManager(capabilities)
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
@@ -147,6 +157,8 @@ class EngineCore:
         self._step += 1
         self._plan_open = True
         self._last_mode = decision.mode
+        if decision.placement is not None:
+            self.placement = decision.placement
         return StepPlan(
             self._step,
             decision.mode,
@@ -156,6 +168,7 @@ class EngineCore:
             cohorts,
             preempted=tuple(draft.preempted),
             admitted=tuple(draft.admitted),
+            places=decision.placement,
         )
 
     def commit(self, plan: StepPlan, result: StepResult) -> StepEvents:
@@ -163,6 +176,8 @@ class EngineCore:
         if not self._plan_open or plan.step != self._step:
             raise RuntimeError(f"plan {plan.step} is not the one in progress")
         tokens, sampling = result.tokens, self._sampling
+        if self._learner is not None:
+            self._learner.observe(self._view(), plan, result)
         if plan.cohorts:
             tokens = self._land(plan, result)
         if len(tokens) != len(sampling):
@@ -202,6 +217,7 @@ class EngineCore:
             predict=self._predictor,
             cohorts=self.cohorts,
             last_mode=self._last_mode,
+            placement=self.placement,
         )
 
     def _preempt(self, decision: Decision, draft: _Draft) -> None:

@@ -4,27 +4,13 @@ Everything here is frozen. Columns instead of an object per request where a step
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
-
-class Tier(IntEnum):
-    """Where bytes live."""
-
-    ACCEL = 0
-    HOST = 1
-    DISK = 2
-
-
-class Unit(IntEnum):
-    """What can be busy at the same time as something else."""
-
-    GPU = 0
-    CPU = 1
-    H2D = 2
-    D2H = 3
-    DISK = 4
+from engines.core.placement import Placement
+from engines.core.units import Tier as Tier
+from engines.core.units import Unit as Unit
 
 
 class Mode(Enum):
@@ -35,6 +21,7 @@ class Mode(Enum):
     ASYMMETRIC = "asymmetric"
     ASYNC_OVERLAP = "async_overlap"
     FULL_OVERLAP = "full_overlap"
+    PLACED = "placed"  # weights, or KV by layer, are not all on the accelerator
 
 
 class PreemptionKind(Enum):
@@ -42,48 +29,6 @@ class PreemptionKind(Enum):
 
     RECOMPUTE = "recompute"
     SWAP = "swap"
-
-
-class KvLayoutKind(Enum):
-    """How the KV of one request is spread over tiers."""
-
-    WHOLE = "whole"  # on one side: gpu_only, NEO, APEX
-    BY_LAYER = "by_layer"  # the first layers on the host: static partition
-    BY_FRACTION = "by_fraction"  # shares per tier: FlexGen
-
-
-@dataclass(frozen=True, slots=True)
-class KvLayout:
-    """Layers or shares per tier; for WHOLE both stay empty and the request's tier says it all."""
-
-    kind: KvLayoutKind = KvLayoutKind.WHOLE
-    host_layers: int = 0
-    shares: tuple[float, float, float] = (1.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPlacement:
-    """Where one layer's weights live and which unit computes each half of it."""
-
-    weights: Tier = Tier.ACCEL
-    linear: Unit = Unit.GPU
-    attention: Unit = Unit.GPU
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Decided once by a policy: per layer, and for the KV."""
-
-    layers: tuple[LayerPlacement, ...]
-    kv: KvLayout = KvLayout()
-    all_resident: bool = field(init=False)  # worked out once: lowering asks at every step
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "all_resident", all(layer == LayerPlacement() for layer in self.layers))
-
-    @staticmethod
-    def all_on_accelerator(layers: int) -> "Placement":
-        return Placement((LayerPlacement(),) * layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +189,7 @@ class StepPlan:
     cohorts: tuple[CohortPlan, ...] = ()
     preempted: tuple[int, ...] = ()
     admitted: tuple[int, ...] = ()
+    places: Placement | None = None  # in force from this step on; None: as before
 
 
 # --- what the scheduler hears ----------------------------------------------------------------------------------------

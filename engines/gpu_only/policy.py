@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engines.core.cost import Predictor
+from engines.core.placement import Placement
 from engines.core.policy import Decision, View
-from engines.core.types import Capabilities, Mode, Placement, PreemptionKind, Tier
+from engines.core.types import Capabilities, Mode, PreemptionKind, Tier
 
 
 @dataclass(frozen=True, slots=True)

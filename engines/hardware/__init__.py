@@ -4,10 +4,11 @@ A machine is data, never code: users add one with a YAML file of their own, by p
 """
 
 from engines.hardware.catalogue import HardwareError, catalogue_names, load_hardware
-from engines.hardware.machine import Cpu, Gemm, Gpu, GpuAttention, Grade, Hardware, Link, Source
+from engines.hardware.machine import Cpu, Disk, Gemm, Gpu, GpuAttention, Grade, Hardware, Link, Source
 
 __all__ = [
     "Cpu",
+    "Disk",
     "Gemm",
     "Gpu",
     "GpuAttention",

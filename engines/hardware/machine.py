@@ -63,6 +63,8 @@ class Cpu:
     memory_bytes: int
     read_bandwidth_bytes_per_s: float  # what all cores of this machine can read together
     attention_share: float  # of that bandwidth, what host attention reaches
+    matrix_share: float  # and what a matrix product of few rows does
+    flops: float  # what a matrix product of many rows reaches on all cores, in whatever they compute with
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    read_bytes_per_s: float
+    write_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     name: str
     description: str
@@ -80,6 +88,7 @@ class Hardware:
     gpu: Gpu
     cpu: Cpu
     link: Link
+    disk: Disk
     host_overhead_per_step_s: float
     sources: Mapping[str, Source]  # by dotted path: "gpu.gemm.exponent"
 

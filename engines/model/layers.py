@@ -1,6 +1,6 @@
-"""The pieces of a Llama layer: RMS norm, rotary positions, and a linear layer whose weights are packed once.
+"""The pieces of a layer: RMS norm, rotary positions, and a linear layer whose weights are packed once.
 
-Not the model (llama.py), and no attention: that belongs to the backends, because where it runs is what is scheduled.
+Not the models (decoder.py), and no attention: that belongs to the backends, because where it runs is what is scheduled.
 """
 
 import math
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.model.config import ModelConfig
+from engines.model.shape import ModelConfig
 
 # oneDNN generates code for every row count it has not seen, about 2 ms a time. Decode batches repeat theirs; prompt
 # lengths do not, so row counts above this are rounded up to a multiple.
@@ -24,6 +24,7 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def rope_frequencies(config: ModelConfig) -> Tensor:
     """Radians per position of every rotated pair, [head_dim / 2] float32; the order of operations is transformers'."""
+    assert config.rope_theta is not None, "this model's positions are learned"
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / (config.rope_theta**exponents)
     scaling = config.rope_scaling

@@ -187,11 +187,11 @@ def _decode_stepwise(model: Any, tokens: Tensor) -> Tensor:
 def load_model(
     folder: str | Path, dtype: torch.dtype, attention: Attention = "sdpa", device: torch.device | str = "cpu"
 ) -> Any:
-    """transformers' own LlamaForCausalLM from a local folder; it never asks the network. Call it under `quiet`."""
+    """transformers' own model of the folder's type; it never asks the network. Call it under `quiet`."""
     if not Path(folder).is_dir():
         raise ModelError(f"no model folder at {folder}")
     transformers = _transformers()
-    model = transformers.LlamaForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         str(folder), local_files_only=True, use_safetensors=True, dtype=dtype, attn_implementation=attention
     )
     # `generate` fills what we leave open from the folder: end tokens, and penalties that bend even greedy choices.

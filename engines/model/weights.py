@@ -1,7 +1,6 @@
 """The tensors of a model: read from safetensors, drawn from a seed, or written as a Hugging Face folder.
 
-Matrices that read the same input are stored as one: q, k and v as `qkv`, gate and up as `gate_up`. One table, `layout`,
-says how stored tensors are made of Hugging Face's; reading, drawing, checking and writing all follow it.
+Which tensors there are is layout.py's.
 Not here: pickle (a weight file must not be able to run code), and quantised formats.
 """
 
@@ -9,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engines.model.config import ModelConfig, to_hugging_face
 from engines.model.errors import ModelError
+from engines.model.hugging_face import to_hugging_face
+from engines.model.layout import Stored, layout
+from engines.model.shape import ModelConfig
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 NORM_NOISE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One tensor of ours: its shape, and the Hugging Face tensors it stacks with the rows of each."""
-
-    shape: tuple[int, ...]
-    parts: tuple[tuple[str, int], ...]
-
-    def part_shape(self, rows: int) -> tuple[int, ...]:
-        return (rows, *self.shape[1:])
+BIAS_STD = 0.02
 
 
 class Weights:
@@ -55,39 +45,6 @@ class Weights:
         return tensor
 
 
-def layout(config: ModelConfig) -> dict[str, Stored]:
-    """Every tensor of the model by our name, in the order of the forward pass."""
-    hidden, vocab = config.hidden_size, config.vocab_size
-    stored = {"embedding": Stored((vocab, hidden), (("model.embed_tokens.weight", vocab),))}
-    for layer in range(config.layers):
-        stored |= _layer_layout(config, layer)
-    stored["final_norm"] = Stored((hidden,), (("model.norm.weight", hidden),))
-    if not config.tied_head:
-        stored["head"] = Stored((vocab, hidden), (("lm_head.weight", vocab),))
-    return stored
-
-
-def _layer_layout(config: ModelConfig, layer: int) -> dict[str, Stored]:
-    ours, theirs = f"layers.{layer}", f"model.layers.{layer}"
-    hidden, ffn, query, kv = config.hidden_size, config.ffn_size, config.query_size, config.kv_size
-
-    def norm(part: str) -> Stored:
-        return Stored((hidden,), ((f"{theirs}.{part}.weight", hidden),))
-
-    def stack(owner: str, width: int, **rows: int) -> Stored:
-        parts = tuple((f"{theirs}.{owner}.{part}_proj.weight", count) for part, count in rows.items())
-        return Stored((sum(rows.values()), width), parts)
-
-    return {
-        f"{ours}.attention_norm": norm("input_layernorm"),
-        f"{ours}.qkv": stack("self_attn", hidden, q=query, k=kv, v=kv),
-        f"{ours}.output": stack("self_attn", query, o=hidden),
-        f"{ours}.ffn_norm": norm("post_attention_layernorm"),
-        f"{ours}.gate_up": stack("mlp", hidden, gate=ffn, up=ffn),
-        f"{ours}.down": stack("mlp", ffn, down=hidden),
-    }
-
-
 def random_weights(
     config: ModelConfig,
     seed: int,
@@ -105,12 +62,20 @@ def random_weights(
     for name, stored in layout(config).items():
         generator = torch.Generator(device).manual_seed(_tensor_seed(seed, name))
         values = torch.randn(stored.shape, generator=generator, dtype=torch.float32, device=device)
-        values = values.mul_(NORM_NOISE).add_(1.0) if name.endswith("norm") else values.mul_(std)
-        tensors[name] = values.to(dtype)
+        tensors[name] = _spread(values, name, std).to(dtype)
     return Weights(tensors)
 
 
+def _spread(values: Tensor, name: str, std: float) -> Tensor:
+    """Values of spread 1 as a tensor of that name has them, IN PLACE."""
+    if name.endswith("norm"):
+        return values.mul_(NORM_NOISE).add_(1.0)
+    return values.mul_(BIAS_STD if name.endswith("bias") else std)
+
+
 def _tensor_seed(seed: int, name: str) -> int:
+    """`up` by the name that it had first: one seed stays one model."""
+    name = f"{name.removesuffix('up')}gate_up" if name.endswith(".up") else name
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1  # torch takes a signed 64-bit seed
 
@@ -190,7 +155,10 @@ def _read(stored: Stored, source: Mapping[str, Any], folder: Path, dtype: torch.
 def _check_part(name: str, expected: tuple[int, ...], source: Mapping[str, Any], folder: Path) -> None:
     if name not in source:
         raise ModelError(f"{folder}: tensor {name} is missing, although config.json asks for it")
-    shape = tuple(source[name].get_slice(name).get_shape())
+    try:
+        shape = tuple(source[name].get_slice(name).get_shape())
+    except SafetensorError as error:  # an index that names the wrong file
+        raise ModelError(f"{folder}: tensor {name} cannot be read ({error}): download the folder again") from error
     if shape != expected:
         raise ModelError(f"{folder}: tensor {name} has shape {list(shape)}, config.json asks for {list(expected)}")
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from engines.core.cost import MachineRates, ModelCosts, Roofline
-from engines.core.pipeline import Op
-from engines.core.types import Batch, BlockChanges, Mode, Move, Placement, PrefillChunk, StepPlan, Tier
+from engines.core.ops import Op
+from engines.core.placement import Placement
+from engines.core.roofline import MachineRates, ModelCosts, Roofline
+from engines.core.types import Batch, BlockChanges, Mode, Move, PrefillChunk, StepPlan, Tier
 
 LAYERS = 3
 PLACEMENT = Placement.all_on_accelerator(LAYERS)

@@ -8,7 +8,8 @@ import pytest
 from engines.backends.pacing import ModelledPace, NativePace, Pace
 from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
-from engines.core.pipeline import Op, Program, durations, lower
+from engines.core.ops import Op, Program
+from engines.core.pipeline import durations, lower
 from engines.core.types import StepPlan, UnitTimes
 from tests.backends.plans import COSTS, DECODES, OUT, OVERHEAD_S, PLACEMENT, PLANS, Trace, plan
 from tests.core.worlds import capabilities

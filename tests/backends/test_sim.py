@@ -4,7 +4,8 @@ import pytest
 
 from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
-from engines.core.pipeline import OpKind, Program, durations, lower, place
+from engines.core.ops import OpKind, Program
+from engines.core.pipeline import durations, lower, place
 from engines.core.types import StepPlan, StepResult, Unit
 from engines.gpu_only.policy import GpuOnly
 from tests.backends.plans import BACK, COSTS, DECODES, LAYERS, MODEL, OUT, OVERHEAD_S, PLACEMENT, PLANS, Trace, plan

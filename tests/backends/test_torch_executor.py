@@ -78,7 +78,7 @@ def record_logits(executor: TorchExecutor) -> dict[int, list[Tensor]]:
     """Per request, the logits of every token it was given, in order."""
     rows: dict[int, list[Tensor]] = {}
     computed: list[Tensor] = []
-    logits, run = executor._model.logits, executor._sample
+    logits, run = executor._model.logits, executor._talk.sample
 
     def noted(hidden: Tensor) -> Tensor:
         computed.append(logits(hidden))
@@ -90,7 +90,7 @@ def record_logits(executor: TorchExecutor) -> dict[int, list[Tensor]]:
         return run(logits, requests, positions)
 
     executor._model.logits = noted  # type: ignore[method-assign]
-    executor._sample = sample  # type: ignore[method-assign]
+    executor._talk.sample = sample  # type: ignore[method-assign]
     return rows
 
 

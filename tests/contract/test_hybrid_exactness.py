@@ -13,7 +13,7 @@ from engines.apex.attention import Pool, submit_decode_attention
 from engines.backends.pacing import _NativePass
 from engines.backends.torch_backend import TorchExecutor
 from engines.core.adapter import Submission
-from engines.core.cost import Roofline
+from engines.core.roofline import Roofline
 from engines.core.types import AWAITED, CohortPlan, Mode, StepPlan, StepResult, Tier
 from engines.model.reference import compare
 from harness.adapter import CoreAdapter
@@ -125,6 +125,23 @@ def test_starved_of_accelerator_blocks(folder: Path, long_answers: Load, budget:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_mixed_lengths(folder: Path, mixed: Load, engine: str) -> None:
     answer(folder, TIGHT, mixed, engine)
+
+
+@pytest.fixture(scope="module")
+def opt_folder(model_root: Path) -> Path:
+    return make_folder(model_root, family="opt")
+
+
+@pytest.fixture(scope="module")
+def opt_answers(opt_folder: Path) -> Load:
+    return load(opt_folder, LONG_ANSWER_LENGTHS, 48)
+
+
+@pytest.mark.parametrize("engine", ["static_partition", "apex, async_overlap", "apex, full_overlap"])
+def test_another_family(opt_folder: Path, opt_answers: Load, engine: str) -> None:
+    """What a family does differently is in the model: rows on the host, and cohorts under way, must not see it."""
+    seen = answer(opt_folder, STARVED, opt_answers, engine)
+    assert seen.host_rows + seen.flown > 100, f"hardly anything ran on the host: {seen}"
 
 
 def modes(seen: Seen) -> Sequence[Mode]:

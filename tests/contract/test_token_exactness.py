@@ -58,9 +58,12 @@ STARVED = (
 )
 
 
-@pytest.fixture(scope="module", params=[4, 2], ids=["mha", "gqa"])
+MODELS: dict[str, dict[str, Any]] = {"mha": {}, "gqa": {"kv_heads": 2}, "opt": {"family": "opt"}}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def folder(request: pytest.FixtureRequest, model_root: Path) -> Path:
-    return make_folder(model_root, kv_heads=request.param)
+    return make_folder(model_root, **MODELS[request.param])
 
 
 def load(folder: Path, lengths: tuple[int, ...], new_tokens: int) -> Load:

@@ -2,21 +2,13 @@
 
 import pytest
 
-from engines.core.cost import Roofline, work_of
+from engines.core.cost import work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.pipeline import OpKind, durations, lower, makespan, place
-from engines.core.types import (
-    Batch,
-    BlockChanges,
-    LayerPlacement,
-    Mode,
-    Move,
-    Placement,
-    PrefillChunk,
-    StepPlan,
-    Tier,
-    Unit,
-)
+from engines.core.ops import OpKind
+from engines.core.pipeline import durations, lower, makespan, place
+from engines.core.placement import ON_HOST, LayerPlacement, Placement
+from engines.core.roofline import Roofline
+from engines.core.types import Batch, BlockChanges, Mode, Move, PrefillChunk, StepPlan, Tier, Unit
 
 from .worlds import MACHINE, MODEL
 
@@ -58,7 +50,7 @@ def test_unsupported_combinations_are_refused() -> None:
     with pytest.raises(UnsupportedPlanError, match="no lowering for async_overlap with 1 batches and 0 cohorts"):
         lower(plan(Batch(), mode=Mode.ASYNC_OVERLAP), ON_ACCEL)
     with pytest.raises(UnsupportedPlanError, match="every layer on the accelerator"):
-        lower(plan(Batch()), Placement((LayerPlacement(linear=Unit.CPU),)))
+        lower(plan(Batch()), Placement((LayerPlacement.of(ON_HOST),)))
 
 
 def test_makespan_of_a_chain_is_the_sum_of_its_ops() -> None:

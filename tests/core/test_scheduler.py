@@ -2,9 +2,9 @@
 
 import pytest
 
-from engines.core.cost import Roofline
 from engines.core.errors import IntegrityError, PolicyError
 from engines.core.policy import BatchDecision, Decision, Prefill, View
+from engines.core.roofline import Roofline
 from engines.core.scheduler import EngineCore
 from engines.core.types import Limits, Mode, RequestSpec, StepResult, Tier
 from engines.gpu_only.policy import GpuOnly

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
-from engines.core.cost import MachineRates, ModelCosts, Roofline
 from engines.core.policy import Policy
+from engines.core.roofline import MachineRates, ModelCosts, Roofline
 from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits, RequestSpec, StepEvents, StepPlan, TierCapacity
 from engines.gpu_only.policy import GpuOnly

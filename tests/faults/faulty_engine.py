@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from engines.core.cost import Predictor
+from engines.core.placement import Placement
 from engines.core.policy import Decision, View
-from engines.core.types import Capabilities, Placement
+from engines.core.types import Capabilities
 from engines.gpu_only.policy import GpuOnly
 
 STRIKES_AT = 5

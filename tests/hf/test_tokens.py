@@ -48,10 +48,18 @@ def test_tokens_equal_transformers(load: Load, tmp_path: Path, budget: str) -> N
     assert sorted(each for step in steps for each in step["finished"]) == list(range(len(load.requests)))
 
 
-@pytest.mark.parametrize("variant", [{"tied": True}, {"kv_heads": 2, "llama3_scaling": True}], ids=["tied", "scaled"])
+OTHERS: dict[str, dict[str, Any]] = {
+    "tied": {"tied": True},
+    "scaled": {"kv_heads": 2, "llama3_scaling": True},
+    "opt": {"family": "opt"},
+    "opt, tied": {"family": "opt", "tied": True},
+}
+
+
+@pytest.mark.parametrize("variant", OTHERS)
 @pytest.mark.parametrize("offload", ["none", "cpu", "disk"])
-def test_tokens_of_other_models(model_root: Path, tmp_path: Path, variant: dict[str, Any], offload: str) -> None:
-    load = loaded(make_folder(model_root, **variant))
+def test_tokens_of_other_models(model_root: Path, tmp_path: Path, variant: str, offload: str) -> None:
+    load = loaded(make_folder(model_root, **OTHERS[variant]))
     with opened(load.folder, tmp_path / "files", offload=offload) as engine:
         answers, _ = serve(engine, load.requests)
     parity = compare(answers, load.oracle)

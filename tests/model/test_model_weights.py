@@ -1,8 +1,8 @@
 """Weights: seeded ones are what their seed says, folders read back, and what cannot be read says why."""
 
-import gc
 import json
-import weakref
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +10,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engines.model.config import load_config
+from engines.model.config import ModelConfig, load_config
 from engines.model.errors import ModelError
-from engines.model.llama import Llama
-from engines.model.weights import INDEX_FILE, SINGLE_FILE, layout, load_weights, random_weights, save_folder
+from engines.model.layout import layout
+from engines.model.weights import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    _tensor_seed,
+    check_folder,
+    load_weights,
+    random_weights,
+    save_folder,
+)
 from tests.model_folders import make_folder, small_config
 
+SMALL_MODELS = (small_config(kv_heads=2), small_config(family="opt"))
 
-def test_one_seed_is_one_model() -> None:
-    config = small_config(kv_heads=2)
+
+@pytest.mark.parametrize("config", SMALL_MODELS, ids=lambda config: config.name)
+def test_one_seed_is_one_model(config: ModelConfig) -> None:
     first, second, other = random_weights(config, 7), random_weights(config, 7), random_weights(config, 8)
     for name in layout(config):
         assert torch.equal(first[name], second[name])
@@ -46,14 +56,30 @@ def test_spread_and_norms() -> None:
     assert 0.02 < float(norm.std()) < 0.1
 
 
+def test_no_bias_and_no_position_is_zero() -> None:
+    weights = random_weights(small_config(family="opt"), 7, std=0.08)
+    for name in ("qkv_bias", "output_bias", "up_bias", "down_bias", "attention_norm_bias", "ffn_norm_bias"):
+        assert 0.01 < float(weights[f"layers.0.{name}"].std()) < 0.04
+    assert 0.01 < float(weights["final_norm_bias"].std()) < 0.04
+    assert float(weights["positions"].std()) == pytest.approx(0.08, rel=0.02)
+
+
+def test_the_up_matrix_keeps_the_values_it_had_under_its_first_name() -> None:
+    """A seed stands for a model in results and expectations; no renaming may change it."""
+    drawn = random_weights(small_config(), 7)["layers.1.up"]
+    generator = torch.Generator().manual_seed(_tensor_seed(7, "layers.1.gate_up"))
+    assert torch.equal(drawn, torch.randn(drawn.shape, generator=generator) * 0.05)
+
+
 def test_the_layout_counts_every_parameter() -> None:
-    for config in (small_config(), small_config(kv_heads=1, tied=True), load_config("llama-3.1-8b")):
+    named = [load_config(name) for name in ("llama-3.1-8b", "opt-125m", "opt-175b", "tiny-opt-30m")]
+    for config in (*SMALL_MODELS, small_config(kv_heads=1, tied=True), small_config(family="opt", tied=True), *named):
         counted = sum(torch.Size(stored.shape).numel() for stored in layout(config).values())
         assert counted == config.parameters
 
 
-def test_a_saved_folder_reads_back(tmp_path: Path) -> None:
-    config = small_config(kv_heads=2)
+@pytest.mark.parametrize("config", SMALL_MODELS, ids=lambda config: config.name)
+def test_a_saved_folder_reads_back(tmp_path: Path, config: ModelConfig) -> None:
     weights = random_weights(config, 3)
     save_folder(tmp_path, config, weights)
     read = load_weights(tmp_path, load_config(tmp_path))
@@ -66,16 +92,6 @@ def test_reading_converts_to_the_wanted_dtype(model_root: Path) -> None:
     config = load_config(folder)
     rounded = load_weights(folder, config, torch.bfloat16)
     assert torch.equal(rounded["head"], load_weights(folder, config)["head"].bfloat16())
-
-
-def test_a_model_takes_its_weights_over() -> None:
-    weights = random_weights(small_config(), 3)
-    matrix = weakref.ref(weights["layers.0.gate_up"])
-    model = Llama(small_config(), weights)
-    gc.collect()
-    assert (matrix() is None) == model.layers[0].gate_up.packed
-    with pytest.raises(ModelError, match="a model took them over"):
-        Llama(small_config(), weights)
 
 
 def folder_with(tmp_path: Path, drop: str = "", reshape: str = "") -> Path:
@@ -119,12 +135,54 @@ def test_folders_without_readable_weights(tmp_path: Path) -> None:
         load_weights(tmp_path, small_config())
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    save_folder(tmp_path, small_config(), random_weights(small_config(), 0))
-    whole = (tmp_path / SINGLE_FILE).read_bytes()
-    (tmp_path / SINGLE_FILE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="cannot be read as safetensors"):
-        load_weights(tmp_path, small_config())
+READERS: dict[str, Callable[[Path, ModelConfig], object]] = {"load": load_weights, "check": check_folder}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("config", SMALL_MODELS, ids=lambda config: config.name)
+def test_a_truncated_file_is_refused(tmp_path: Path, config: ModelConfig, reader: str) -> None:
+    save_folder(tmp_path, config, random_weights(config, 0))
+    cut_at_half(tmp_path / SINGLE_FILE)
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read as safetensors") as refusal:
+        READERS[reader](tmp_path, config)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("config", SMALL_MODELS, ids=lambda config: config.name)
+def test_one_truncated_shard_of_several_is_named(tmp_path: Path, config: ModelConfig, reader: str) -> None:
+    broken = shards(tmp_path, config)[1]
+    cut_at_half(broken)
+    with pytest.raises(ModelError, match=rf"{broken.name} cannot be read as safetensors") as refusal:
+        READERS[reader](tmp_path, config)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_an_index_that_names_the_wrong_shard_is_refused(tmp_path: Path, reader: str) -> None:
+    first, second = shards(tmp_path, small_config())
+    shutil.copyfile(first, second)
+    with pytest.raises(ModelError, match=r"tensor model\.\S+ cannot be read \(.*\): download the folder again"):
+        READERS[reader](tmp_path, small_config())
+
+
+def cut_at_half(file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+
+
+def shards(folder: Path, config: ModelConfig) -> list[Path]:
+    """The model in two files and an index."""
+    save_folder(folder, config, random_weights(config, 0))
+    tensors = sorted(load_file(folder / SINGLE_FILE).items())
+    (folder / SINGLE_FILE).unlink()
+    files = [folder / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    halves = [dict(tensors[0::2]), dict(tensors[1::2])]
+    for file, half in zip(files, halves, strict=True):
+        save_file(half, file)
+    names = {name: file.name for file, half in zip(files, halves, strict=True) for name in half}
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": names}), encoding="utf-8")
+    return files
 
 
 def test_broken_shard_indices(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.core.pipeline import OpKind
+from engines.core.ops import OpKind
 from engines.core.profile_table import ProfileTable
 from engines.core.types import Unit
 from harness.profile_accuracy import accuracy_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engines.core.cost import Roofline
 from engines.core.profile_table import ProfileTable
+from engines.core.roofline import Roofline
 from harness.build import check, core_for
 from harness.costs import cost_table, predictor
 from harness.errors import ConfigError

@@ -12,8 +12,9 @@ from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
 from engines.core.cost import Work, work_of
 from engines.core.pipeline import lower, makespan
+from engines.core.placement import Placement
 from engines.core.profile_table import ProfileTable, UnmeasuredError
-from engines.core.types import Batch, Move, Placement, PrefillChunk, Tier
+from engines.core.types import Batch, Move, PrefillChunk, Tier
 from harness.profile_file import measurements
 from harness.profile_grid import Shape
 from tests.backends.plans import plan

@@ -12,7 +12,7 @@ from engines.apex.attention import Pool
 from engines.backends.profile import OpSeconds, StepRig, job_seconds
 from engines.core.types import Capabilities, Tier, TierCapacity, Unit
 from engines.model.config import load_config
-from engines.model.llama import Llama
+from engines.model.families import open_decoder
 from engines.model.weights import random_weights
 from harness.profile_beside import Neighbour
 from harness.profile_dispatch import measure_dispatch
@@ -31,7 +31,7 @@ def rig() -> Iterator[StepRig]:
     capabilities = Capabilities(config.layers, TierCapacity(BLOCKS, 16, 1), TierCapacity(HOST_BLOCKS, 64, 1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = StepRig(Llama(config, random_weights(config, 0)), capabilities, SMALL.most_rows + 4, 80)
+    made = StepRig(open_decoder(config, random_weights(config, 0)), capabilities, SMALL.most_rows + 4, 80)
     yield made
     made.close()
     torch.set_num_threads(threads)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engines.core.placement import Placement
 from engines.core.types import (
     Batch,
     BlockChanges,
@@ -40,6 +41,8 @@ def variants(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     match value:
         case Enum():
             yield from ((where, other) for other in type(value) if other is not value)
+        case None:
+            yield where, Placement.all_on_accelerator(2)
         case bool():
             yield where, not value
         case int():

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from engines.model.reference import compare, greedy
+from engines.model.shape import Family
 from tests.e2e.commands import harness
 from tests.model_folders import make_folder
 
 pytestmark = pytest.mark.vllm
 
 
-def test_generate_gives_the_tokens_of_transformers(model_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_generate_gives_the_tokens_of_transformers(model_root: Path, tmp_path: Path, family: Family) -> None:
     """The pages of 16 that are our default become pages of 32, the smallest that vLLM takes on a CPU."""
-    folder, draw = make_folder(model_root), random.Random(5)
+    folder, draw = make_folder(model_root, family=family), random.Random(5)
     prompts = [[draw.randrange(3, 512) for _ in range(length)] for length in (1, 15, 16, 17, 40)]
     lines = [json.dumps({"id": index, "prompt_token_ids": prompt}) for index, prompt in enumerate(prompts)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))

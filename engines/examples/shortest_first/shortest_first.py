@@ -8,9 +8,10 @@ Nobody is preempted, because a request comes in only when there are blocks for a
 from dataclasses import dataclass
 
 from engines.core.cost import Predictor
+from engines.core.placement import Placement
 from engines.core.policy import Decision, Prefill, View
 from engines.core.request import Request
-from engines.core.types import Capabilities, Mode, Placement, Tier
+from engines.core.types import Capabilities, Mode, Tier
 
 
 @dataclass(frozen=True, slots=True)

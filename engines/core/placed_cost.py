@@ -1,0 +1,80 @@
+"""What the ops of placed weights cost by a table: which rows, how wide, over which of its rates."""
+
+from dataclasses import replace
+from typing import cast
+
+from engines.core.cost import CostTable, PlacedCosts, Work
+from engines.core.errors import UnsupportedPlanError
+from engines.core.ops import Op, OpKind, RowsOf
+from engines.core.placement import Part
+from engines.core.types import Tier, Unit
+
+
+def placed_costs(costs: CostTable) -> PlacedCosts:
+    """A profile of ops on a machine that held all weights knows nothing of these."""
+    if not hasattr(costs, "weights_s"):
+        raise UnsupportedPlanError("these costs say nothing of weights that are not on the accelerator")
+    return cast(PlacedCosts, costs)
+
+
+def work_of_rows_in(work: Work, rows: RowsOf) -> Work:
+    """The part of a batch that an op works on."""
+    if rows is RowsOf.DECODES:
+        return replace(work, tokens=work.decode_rows, prefill_tokens=0, prefill_kv_tokens=0, prefill_pairs=0, chunks=())
+    if rows is RowsOf.PROMPTS:
+        return replace(work, tokens=work.prefill_tokens, decode_rows=0, decode_kv_tokens=0)
+    return work
+
+
+def placed_seconds_of(op: Op, whole: Work, costs: PlacedCosts) -> float:
+    work = work_of_rows_in(whole, op.rows)
+    match op.kind:
+        case OpKind.READ_WEIGHTS:
+            return costs.weights_s(op.parts, op.share, Unit.DISK, packed=op.packed)
+        case OpKind.WEIGHTS_TO_ACCEL:
+            return costs.weights_s(op.parts, op.share, Unit.H2D, packed=op.packed)
+        case OpKind.MATRIX:
+            return costs.matrix_s(op.parts, op.share, costs.gemm_rows(work))
+        case OpKind.HOST_MATRIX:
+            return costs.host_matrix_s(op.parts, op.share, costs.gemm_rows(work))
+        case OpKind.ATTENTION:
+            return costs.accel_attention_s(work)
+        case OpKind.IN_PLACE_ATTENTION:
+            return costs.host_attention_s(work.decode_rows, work.decode_kv_tokens) + costs.host_prompts_s(work)
+        case OpKind.KV_TO_HOST:
+            return costs.kv_to_host_s(work.prefill_tokens)
+        case OpKind.KV_TO_ACCEL:
+            return costs.kv_to_accel_s(_earlier(work))
+        case OpKind.READ_KV:
+            return costs.kv_on_disk_s(work.decode_kv_tokens - work.decode_rows + _earlier(work), writes=False)
+        case OpKind.WRITE_KV:
+            return costs.kv_on_disk_s(work.decode_rows + work.prefill_tokens, writes=True)
+        case OpKind.HEAD:
+            return costs.head_s(work.sampled)
+        case _:
+            return costs.rows_s(values_per_row(op, costs), costs.gemm_rows(work), _target(op))
+
+
+def values_per_row(op: Op, costs: PlacedCosts) -> float:
+    """What crosses the link for each row."""
+    widths = costs.widths
+    match op.kind:
+        case OpKind.HIDDEN_TO_HOST | OpKind.HIDDEN_TO_ACCEL:
+            return widths[Part.QKV][0]
+        case OpKind.INPUT_TO_HOST | OpKind.INPUT_TO_ACCEL:
+            return widths[op.parts[0]][0]
+        case OpKind.OUTPUT_TO_ACCEL:
+            return op.share * widths[op.parts[0]][1]
+        case OpKind.QKV_TO_HOST:
+            return widths[Part.QKV][1]
+    raise ValueError(f"{op.kind.value} carries no rows")
+
+
+def _target(op: Op) -> Tier:
+    to_host = op.kind in (OpKind.HIDDEN_TO_HOST, OpKind.INPUT_TO_HOST, OpKind.QKV_TO_HOST)
+    return Tier.HOST if to_host else Tier.ACCEL
+
+
+def _earlier(work: Work) -> int:
+    """KV of a prompt's earlier chunks."""
+    return work.prefill_kv_tokens - work.prefill_tokens

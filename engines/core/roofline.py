@@ -1,0 +1,190 @@
+"""A cost table made of a machine's rates and a model's sizes: what a machine does at best, and how near it comes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from engines.core.cost import Work
+from engines.core.placement import Part
+from engines.core.types import Move, Tier, Unit
+
+PACKED_BYTES = 4.5 / 8  # per parameter: a 4-bit code, and two 16-bit numbers for every 64 of them
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCosts:
+    """Bytes and multiply-adds of one layer of one model in one dtype."""
+
+    layers: int
+    pre_parameters: int
+    post_parameters: int
+    head_parameters: int
+    bytes_per_parameter: float
+    kv_bytes_per_token: int  # one layer, keys and values
+    attention_flops_per_pair: int  # 4 * query heads * head dim
+    query_bytes_per_row: int  # one layer
+    matrices: tuple[tuple[int, int], ...] = ()  # inputs and outputs, in the order of Part
+    tokens_each: int = 1  # how many tokens of the modelled workload one prompt or KV token here stands for
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRates:
+    """Achieved rates, not peaks: the efficiencies are already in. Sources are in the machine's YAML."""
+
+    gemm_bytes_per_s: float
+    gemm_flops_per_s: float
+    gemm_exponent: float
+    gemm_fixed_s: float
+    attention_bytes_per_s: float
+    attention_fixed_s: float
+    host_attention_bytes_per_s: float
+    host_attention_fixed_s: float
+    h2d_bytes_per_s: float
+    d2h_bytes_per_s: float
+    link_latency_s: float
+    step_overhead_s: float
+    host_gemm_bytes_per_s: float = 0.0
+    host_gemm_flops_per_s: float = 0.0
+    disk_read_bytes_per_s: float = 0.0
+    disk_write_bytes_per_s: float = 0.0
+
+
+class Roofline:
+    """t = ((bytes / B)^p + (flops / F)^p)^(1/p) + fixed, times one scale for emulating a machine in slow motion."""
+
+    def __init__(self, model: ModelCosts, machine: MachineRates, time_scale: float = 1.0) -> None:
+        self.model = model
+        self.machine = machine
+        self.time_scale = time_scale
+        self._kv_bytes = model.kv_bytes_per_token * model.tokens_each
+        self.pre_attention_s = lru_cache(4096)(self._pre_attention_s)
+        self.post_attention_s = lru_cache(4096)(self._post_attention_s)
+        self.linear_s = lru_cache(4096)(self._linear_s)
+        self.head_s = lru_cache(4096)(self._head_s)
+        self.rows_to_host_s = lru_cache(4096)(self._rows_to_host_s)
+        self.rows_to_accel_s = lru_cache(4096)(self._rows_to_accel_s)
+        self.matrix_s = lru_cache(4096)(self._matrix_s)
+        self.host_matrix_s = lru_cache(4096)(self._host_matrix_s)
+        self._widths = dict(zip(Part, model.matrices, strict=False))
+
+    @property
+    def step_overhead_s(self) -> float:
+        return self.machine.step_overhead_s * self.time_scale
+
+    @property
+    def token_overhead_s(self) -> float:
+        return 0.0  # a catalogue's overhead is one number per step
+
+    def gemm_rows(self, work: Work) -> int:
+        return work.tokens + work.prefill_tokens * (self.model.tokens_each - 1)
+
+    def accel_attention_s(self, work: Work) -> float:
+        machine, model = self.machine, self.model
+        seconds = 0.0
+        if work.decode_rows:
+            read = work.decode_kv_tokens * self._kv_bytes
+            seconds += machine.attention_fixed_s + read / machine.attention_bytes_per_s
+        if work.prefill_tokens:
+            read = work.prefill_kv_tokens * self._kv_bytes
+            flops = work.prefill_pairs * model.attention_flops_per_pair * model.tokens_each**2
+            seconds += machine.attention_fixed_s + max(
+                read / machine.attention_bytes_per_s, flops / machine.gemm_flops_per_s
+            )
+        return seconds * self.time_scale
+
+    def host_attention_s(self, rows: int, kv_tokens: int) -> float:
+        if not rows:
+            return 0.0
+        read = kv_tokens * self._kv_bytes
+        machine = self.machine
+        return (machine.host_attention_fixed_s + read / machine.host_attention_bytes_per_s) * self.time_scale
+
+    def move_s(self, move: Move) -> float:
+        rate = self.machine.d2h_bytes_per_s if move.target is Tier.HOST else self.machine.h2d_bytes_per_s
+        return self._link_s(move.tokens * self._kv_bytes * self.model.layers, rate)
+
+    def _rows_to_host_s(self, rows: int) -> float:
+        row_bytes = self.model.query_bytes_per_row + self.model.kv_bytes_per_token
+        return self._link_s(rows * row_bytes, self.machine.d2h_bytes_per_s)
+
+    def _rows_to_accel_s(self, rows: int) -> float:
+        return self._link_s(rows * self.model.query_bytes_per_row, self.machine.h2d_bytes_per_s)
+
+    def kv_to_host_s(self, tokens: int) -> float:
+        return self._link_s(tokens * self._kv_bytes, self.machine.d2h_bytes_per_s)
+
+    def kv_to_accel_s(self, tokens: int) -> float:
+        return self._link_s(tokens * self._kv_bytes, self.machine.h2d_bytes_per_s)
+
+    def _link_s(self, moved: float, bytes_per_s: float) -> float:
+        return (self.machine.link_latency_s + moved / bytes_per_s) * self.time_scale if moved else 0.0
+
+    def _pre_attention_s(self, tokens: int) -> float:
+        return self._gemm_s(self.model.pre_parameters, tokens)
+
+    def _post_attention_s(self, tokens: int) -> float:
+        return self._gemm_s(self.model.post_parameters, tokens)
+
+    def _linear_s(self, tokens: int) -> float:
+        return self._gemm_s(self.model.pre_parameters + self.model.post_parameters, tokens)
+
+    def _head_s(self, sampled: int) -> float:
+        return self._gemm_s(self.model.head_parameters, sampled) if sampled else 0.0
+
+    def _gemm_s(self, parameters: float, tokens: int) -> float:
+        if not tokens:
+            return 0.0
+        machine = self.machine
+        rates = (machine.gemm_bytes_per_s, machine.gemm_flops_per_s)
+        return self._streamed_s(parameters, tokens, rates) + machine.gemm_fixed_s * self.time_scale
+
+    def _streamed_s(self, parameters: float, tokens: int, rates: tuple[float, float]) -> float:
+        """Bytes and arithmetic, which partly overlap."""
+        memory_s = parameters * self.model.bytes_per_parameter / rates[0]
+        compute_s = 2 * parameters * tokens / rates[1]
+        p = self.machine.gemm_exponent
+        return float((memory_s**p + compute_s**p) ** (1 / p)) * self.time_scale
+
+    # --- placed weights ----------------------------------------------------------------------------------------------
+
+    @property
+    def widths(self) -> Mapping[Part, tuple[int, int]]:
+        return self._widths
+
+    def _matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float:
+        return self._gemm_s(self._parameters(parts, share), rows)
+
+    def _host_matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float:
+        machine, parameters = self.machine, self._parameters(parts, share)
+        if not rows:
+            return 0.0
+        rates = (machine.host_gemm_bytes_per_s, machine.host_gemm_flops_per_s)
+        return self._streamed_s(parameters, rows, rates) + machine.host_attention_fixed_s * self.time_scale
+
+    def weights_s(self, parts: Sequence[Part], share: float, unit: Unit, *, packed: bool) -> float:
+        bytes_each = PACKED_BYTES if packed else self.model.bytes_per_parameter
+        rate = self.machine.h2d_bytes_per_s if unit is Unit.H2D else self.machine.disk_read_bytes_per_s
+        return self._link_s(self._parameters(parts, share) * bytes_each, rate)
+
+    def rows_s(self, values_per_row: float, rows: int, target: Tier) -> float:
+        rate = self.machine.d2h_bytes_per_s if target is Tier.HOST else self.machine.h2d_bytes_per_s
+        return self._link_s(values_per_row * rows * self.model.bytes_per_parameter, rate)
+
+    def host_prompts_s(self, work: Work) -> float:
+        """Arithmetic, or reading each prompt's KV once, whichever takes longer."""
+        if not work.prefill_tokens:
+            return 0.0
+        machine, model = self.machine, self.model
+        flops = work.prefill_pairs * model.attention_flops_per_pair * model.tokens_each**2
+        read_s = work.prefill_kv_tokens * self._kv_bytes / machine.host_attention_bytes_per_s
+        longest_s = max(read_s, flops / machine.host_gemm_flops_per_s)
+        return (machine.host_attention_fixed_s + longest_s) * self.time_scale
+
+    def kv_on_disk_s(self, tokens: int, *, writes: bool) -> float:
+        machine = self.machine
+        rate = machine.disk_write_bytes_per_s if writes else machine.disk_read_bytes_per_s
+        return self._link_s(tokens * self._kv_bytes, rate)
+
+    def _parameters(self, parts: Sequence[Part], share: float) -> float:
+        sizes = [self._widths[part] for part in parts]
+        return share * sum([inputs * outputs for inputs, outputs in sizes])

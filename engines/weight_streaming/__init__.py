@@ -1,0 +1,1 @@
+"""Weights brought over the link whenever they are needed."""

@@ -1,0 +1,73 @@
+"""Engines that place weights are asked before anything is sized: what they leave decides how much KV there is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from engines.core.memory import ModelSizes, Room
+from engines.core.placement import Placement, PlacementError
+from engines.core.policy import PlacingPolicy
+from engines.model.config import ModelConfig, load_config
+from engines.registry import is_policy, make_engine
+from harness.costs import DTYPE_BYTES, predictor
+from harness.errors import ConfigError
+from harness.plan import CellSpec
+from harness.room import accel_memory, disk_memory, host_memory, workspace_bytes
+
+
+def placed_room(spec: CellSpec) -> tuple[Room, Placement] | None:
+    """None for everybody else."""
+    return _placed(spec.to_json())
+
+
+@lru_cache(maxsize=64)
+def _placed(spec_json: str) -> tuple[Room, Placement] | None:
+    """A planner may take a second, and sizes are asked for many times."""
+    spec = CellSpec.from_json(spec_json)
+    if not is_policy(spec.engine.kind):
+        return None
+    policy = make_engine(spec.engine.kind, spec.engine.options)
+    if not (isinstance(policy, PlacingPolicy) and policy.places_weights):
+        return None
+    room = room_of(spec)
+    try:
+        return room, policy.place(room, predictor(spec))
+    except PlacementError as error:
+        raise ConfigError(f"engine {spec.engine.name}: {error}") from error
+
+
+def room_of(spec: CellSpec) -> Room:
+    model, budget = load_config(spec.model), spec.budget
+    sizes = model_sizes(model, DTYPE_BYTES[spec.dtype])
+    workspace = workspace_bytes(spec, model, DTYPE_BYTES[spec.dtype])
+    asked = budget.accel_kv_tokens if isinstance(budget.accel_kv_tokens, int) else None
+    useful = budget.max_batch * model.max_positions
+    return Room(
+        sizes=sizes,
+        accel_bytes=accel_memory(spec, model.weight_bytes(DTYPE_BYTES[spec.dtype]) + workspace),
+        host_bytes=host_memory(spec),
+        disk_bytes=disk_memory(spec),
+        workspace_bytes=workspace,
+        page_tokens=budget.accel_page_tokens,
+        most_tokens=useful if asked is None else min(asked, useful),
+        max_batch=budget.max_batch,
+        max_batch_tokens=budget.max_batch_tokens,
+    )
+
+
+def model_sizes(model: ModelConfig, dtype_bytes: int) -> ModelSizes:
+    """Of tensors as they are held: `fixed_bytes` are the norms, the biases and, untied, the head."""
+    vocabulary = model.vocab_size * model.hidden_size
+    embedding = vocabulary + model.position_rows * model.hidden_size
+    matrices = model.layers * model.linear_parameters_per_layer
+    return ModelSizes(
+        layers=model.layers,
+        matrices=model.matrices,
+        bytes_per_parameter=dtype_bytes,
+        kv_bytes_per_token=model.kv_bytes_per_token_per_layer(dtype_bytes),
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        embedding_bytes=embedding * dtype_bytes,
+        fixed_bytes=(model.parameters - matrices - embedding) * dtype_bytes,
+        tied_head=model.tied_head,
+    )
