@@ -59,6 +59,12 @@ BUILT_IN: dict[str, EngineEntry] = {
             status="ours",
         ),
         EngineEntry(
+            kind="lp_balanced",
+            target="engines.lp_balanced.policy:LpBalanced",
+            summary="weights and operators placed by linear programs, as TwinPilots (online) and FlexGen (offline) do",
+            status="ours",
+        ),
+        EngineEntry(
             kind="neo",
             target="engines.neo.policy:Neo",
             summary="two halves take turns on the GPU while the host attends for the other one, as NEO does it",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from engines.core.cost import Predictor
 from engines.core.memory import ModelSizes, Room
 from engines.core.placement import Placement, PlacementError
 from engines.core.policy import PlacingPolicy
+from engines.core.roofline import Roofline
+from engines.hardware import load_hardware
 from engines.model.config import ModelConfig, load_config
 from engines.registry import is_policy, make_engine
-from harness.costs import DTYPE_BYTES, predictor
+from harness.costs import DTYPE_BYTES, machine_rates, model_costs, predictor
 from harness.errors import ConfigError
 from harness.plan import CellSpec
 from harness.room import accel_memory, disk_memory, host_memory, workspace_bytes
@@ -31,9 +34,21 @@ def _placed(spec_json: str) -> tuple[Room, Placement] | None:
         return None
     room = room_of(spec)
     try:
-        return room, policy.place(room, predictor(spec))
+        return room, policy.place(room, belief(spec))
     except PlacementError as error:
         raise ConfigError(f"engine {spec.engine.name}: {error}") from error
+
+
+def belief(spec: CellSpec) -> Predictor | None:
+    """A profile knows nothing of weights elsewhere than on the accelerator, nor does anybody of a machine at full
+    speed: a catalogue entry is believed there, if one is named.
+    """
+    believed = predictor(spec)
+    if hasattr(believed, "weights_s") or spec.hardware is None:
+        return believed
+    return Roofline(
+        model_costs(load_config(spec.model), spec.dtype), machine_rates(load_hardware(spec.hardware), spec.dtype)
+    )
 
 
 def room_of(spec: CellSpec) -> Room:
@@ -70,4 +85,5 @@ def model_sizes(model: ModelConfig, dtype_bytes: int) -> ModelSizes:
         embedding_bytes=embedding * dtype_bytes,
         fixed_bytes=(model.parameters - matrices - embedding) * dtype_bytes,
         tied_head=model.tied_head,
+        head_bytes=vocabulary * dtype_bytes,
     )

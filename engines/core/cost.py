@@ -135,6 +135,9 @@ class PlacedCosts(CostTable, Protocol):
     def weights_s(self, parts: Sequence[Part], share: float, unit: Unit, *, packed: bool) -> float:
         """Over the link (H2D) or from disk."""
 
+    def unpack_s(self, parts: Sequence[Part], share: float) -> float:
+        """From 4 bit to what a matrix product takes, on the accelerator."""
+
     def rows_s(self, values_per_row: float, rows: int, target: Tier) -> float:
         """Small rows over the link."""
 

@@ -5,6 +5,7 @@ depends on the shape of a plan only, never on its numbers. Three interpreters: s
 (sim).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,8 @@ from engines.core.placed import lower_placed
 from engines.core.placed_cost import placed_costs, placed_seconds_of
 from engines.core.placement import Placement
 from engines.core.types import Batch, Mode, Move, StepPlan, Tier, Unit
+
+AlikeOps = Callable[[Op, int, float], None]  # one of them, how many, seconds of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
     match op.kind:
         case OpKind.FIRST:
             return costs.pre_attention_s(costs.gemm_rows(work))
-        case OpKind.ATTENTION if op.rows is RowsOf.ALL:
+        case OpKind.ATTENTION if op.rows is RowsOf.ALL and not op.packed:
             return costs.accel_attention_s(work)
         case OpKind.HOST_ATTENTION:
             return costs.host_attention_s(work.host_rows, work.host_kv_tokens)
@@ -185,13 +188,21 @@ def place(
 
 
 def makespan(
-    program: Program, plan: StepPlan, costs: CostTable, begin_s: float = 0.0, free_s: dict[Unit, float] | None = None
+    program: Program,
+    plan: StepPlan,
+    costs: CostTable,
+    begin_s: float = 0.0,
+    free_s: dict[Unit, float] | None = None,
+    alike: AlikeOps | None = None,
 ) -> tuple[float, list[float]]:
     """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
     busy_s = [0.0] * len(Unit)
     works = [work_of(batch) for batch in plan.batches]
     for op, count in program.tally:
-        busy_s[op.unit] += count * seconds_of(op, works[op.batch], plan.moves, costs)
+        seconds = count * seconds_of(op, works[op.batch], plan.moves, costs)
+        busy_s[op.unit] += seconds
+        if alike is not None:
+            alike(op, count, seconds)
     if program.serial:
         return sum(busy_s), busy_s
     return max(place(program, durations(program, plan, costs), begin_s, free_s)) - begin_s, busy_s

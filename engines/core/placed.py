@@ -16,6 +16,8 @@ from engines.core.placement import LayerPlacement, Part, Placement
 from engines.core.types import Batch, StepPlan, Tier, Unit
 
 AFTER_ATTENTION = (Part.OUTPUT, Part.UP, Part.DOWN)
+OF_WEIGHTS = (OpKind.READ_WEIGHTS, OpKind.WEIGHTS_TO_ACCEL, OpKind.MATRIX)
+OF_KV = (OpKind.ATTENTION, OpKind.IN_PLACE_ATTENTION, OpKind.KV_TO_HOST, OpKind.KV_TO_ACCEL)
 FROM_HIDDEN = (Part.QKV, Part.UP)  # what they read is the hidden state, normed; the others add to it
 
 
@@ -75,6 +77,7 @@ class _Writer:
         self.ops: list[Op] = []
         self.loads: dict[tuple[int, Part], int] = {}  # the op that brings a layer's weights
         self._placement = placement
+        self._packed = OF_WEIGHTS * placement.compressed_weights + OF_KV * placement.compressed_kv
         self._used: dict[Part, list[list[int]]] = {part: [] for part in Part}  # by load, the ops that used it
         self._sent: dict[Part, list[int]] = {part: [] for part in Part}  # loads that emptied a buffer on the host
 
@@ -92,8 +95,9 @@ class _Writer:
         index = len(self.ops)
         if not self._placement.overlapped and index:
             after = (*after, index - 1)
-        waits = tuple(sorted({each for each in after if each >= 0}))
-        self.ops.append(Op(index, kind, unit, layer, waits, batch, parts=parts, share=share, rows=rows))
+        waits = tuple(sorted(set(after)))
+        packed = kind in self._packed
+        self.ops.append(Op(index, kind, unit, layer, waits, batch, parts=parts, share=share, rows=rows, packed=packed))
         return index
 
     def load(self, layer: int) -> None:

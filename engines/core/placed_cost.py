@@ -10,6 +10,10 @@ from engines.core.placement import Part
 from engines.core.types import Tier, Unit
 
 
+PACKED_SHARE = 4.5 / 16  # of 16-bit KV: a 4-bit code, and two numbers for every 64 of them
+UNPACKING = 2.0 + PACKED_SHARE  # times the KV's bytes: codes are read, floats written, and those read
+
+
 def placed_costs(costs: CostTable) -> PlacedCosts:
     """A profile of ops on a machine that held all weights knows nothing of these."""
     if not hasattr(costs, "weights_s"):
@@ -34,17 +38,19 @@ def placed_seconds_of(op: Op, whole: Work, costs: PlacedCosts) -> float:
         case OpKind.WEIGHTS_TO_ACCEL:
             return costs.weights_s(op.parts, op.share, Unit.H2D, packed=op.packed)
         case OpKind.MATRIX:
-            return costs.matrix_s(op.parts, op.share, costs.gemm_rows(work))
+            unpacked_s = costs.unpack_s(op.parts, op.share) if op.packed else 0.0
+            return unpacked_s + costs.matrix_s(op.parts, op.share, costs.gemm_rows(work))
         case OpKind.HOST_MATRIX:
             return costs.host_matrix_s(op.parts, op.share, costs.gemm_rows(work))
         case OpKind.ATTENTION:
-            return costs.accel_attention_s(work)
+            return costs.accel_attention_s(work) * (UNPACKING if op.packed else 1.0)
         case OpKind.IN_PLACE_ATTENTION:
-            return costs.host_attention_s(work.decode_rows, work.decode_kv_tokens) + costs.host_prompts_s(work)
+            attention_s = costs.host_attention_s(work.decode_rows, work.decode_kv_tokens) + costs.host_prompts_s(work)
+            return attention_s * (UNPACKING if op.packed else 1.0)
         case OpKind.KV_TO_HOST:
-            return costs.kv_to_host_s(work.prefill_tokens)
+            return costs.kv_to_host_s(work.prefill_tokens) * (PACKED_SHARE if op.packed else 1.0)
         case OpKind.KV_TO_ACCEL:
-            return costs.kv_to_accel_s(_earlier(work))
+            return costs.kv_to_accel_s(_earlier(work)) * (PACKED_SHARE if op.packed else 1.0)
         case OpKind.READ_KV:
             return costs.kv_on_disk_s(work.decode_kv_tokens - work.decode_rows + _earlier(work), writes=False)
         case OpKind.WRITE_KV:

@@ -122,6 +122,7 @@ class Placement:
     embedding: Tier = Tier.ACCEL  # on the host: rows are looked up there
     compressed_weights: bool = False
     compressed_kv: bool = False
+    block: tuple[int, int] = (0, 0)  # of requests in lockstep: how many batches of how many; none when zero
     replaceable: bool = False  # what the host computes may be moved instead later on: there is room for it in a buffer
     # Worked out once: lowering asks at every step.
     all_resident: bool = field(init=False)

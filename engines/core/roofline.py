@@ -166,6 +166,11 @@ class Roofline:
         rate = self.machine.h2d_bytes_per_s if unit is Unit.H2D else self.machine.disk_read_bytes_per_s
         return self._link_s(self._parameters(parts, share) * bytes_each, rate)
 
+    def unpack_s(self, parts: Sequence[Part], share: float) -> float:
+        """Codes are read and floats are written; that these are read again is the product's."""
+        moved = self._parameters(parts, share) * (PACKED_BYTES + self.model.bytes_per_parameter)
+        return moved / self.machine.gemm_bytes_per_s * self.time_scale
+
     def rows_s(self, values_per_row: float, rows: int, target: Tier) -> float:
         rate = self.machine.d2h_bytes_per_s if target is Tier.HOST else self.machine.h2d_bytes_per_s
         return self._link_s(values_per_row * rows * self.model.bytes_per_parameter, rate)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -207,13 +210,28 @@ class _Program:
         if time_limit_s is None:
             bounds = [(0.0, most) for most in free.tolist()]
             return linprog(objective, rows, upper, bounds=bounds, method="highs")
-        return milp(
-            objective,
-            integrality=np.append(np.ones(len(self.kinds), dtype=np.int64), 0),
-            bounds=Bounds(0.0, free),
-            constraints=LinearConstraint(rows, -np.inf, upper),
-            options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
-        )
+        with _quiet():
+            return milp(
+                objective,
+                integrality=np.append(np.ones(len(self.kinds), dtype=np.int64), 0),
+                bounds=Bounds(0.0, free),
+                constraints=LinearConstraint(rows, -np.inf, upper),
+                options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The solver prints a line now and then, past Python's streams, and stdout may be JSON: it goes nowhere."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _scale(loads_s: tuple[float, float]) -> float:

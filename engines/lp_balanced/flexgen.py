@@ -52,27 +52,27 @@ class Layer:
     def prefill_s(self, f: Fractions) -> dict[str, float]:
         """T_pre is at least each of these."""
         k, h1, s, bls = self.constants, self.model.hidden, self.s, self.block
-        w = self.model.layer_bytes
+        w, kv = self.model.layer_bytes, self.model.kv_bytes
         ctog = (w * (f.wc + f.wn) + 2 * s * h1 * bls * (f.hc + f.hn)) / _rate(k.gpu_from_cpu_gb_per_s)
-        gtoc = 4 * (s + 1) * h1 * bls * (f.cc + f.cn) / _rate(k.cpu_from_gpu_cache_gb_per_s)
+        gtoc = kv * (s + 1) * bls * (f.cc + f.cn) / _rate(k.cpu_from_gpu_cache_gb_per_s)
         gtoc += 2 * s * h1 * bls * (f.hc + f.hn) / _rate(k.cpu_from_gpu_hidden_gb_per_s)
         dtoc = (w * f.wn + 2 * s * h1 * bls * f.hn) / _rate(k.cpu_from_disk_gb_per_s)
-        ctod = 4 * bls * (s + 1) * h1 * f.cn / _rate(k.disk_from_cpu_cache_gb_per_s)
+        ctod = kv * bls * (s + 1) * f.cn / _rate(k.disk_from_cpu_cache_gb_per_s)
         ctod += 2 * s * h1 * bls * f.hn / _rate(k.disk_from_cpu_hidden_gb_per_s)
-        compute = bls * s * w / (k.matmul_prefill_tflops * TERAFLOP)
+        compute = bls * s * self.model.layer_flops / (k.matmul_prefill_tflops * TERAFLOP)
         compute += 4 * bls * s**2 * h1 / (k.attention_prefill_tflops * TERAFLOP)
         return {"load": ctog + dtoc, "store": gtoc + ctod, "compute": compute}
 
     def decode_s(self, f: Fractions) -> dict[str, float]:
         """T_gen, per token, is at least each of these: every one waits for what comes from the CPU."""
         k, h1, bls = self.constants, self.model.hidden, self.block
-        w, context = self.model.layer_bytes, self.s + self.n / 2
+        w, kv, context = self.model.layer_bytes, self.model.kv_bytes, self.s + self.n / 2
         ctog = (w * (f.wc + f.wn) + 2 * h1 * bls * (f.hc + f.hn)) / _rate(k.gpu_from_cpu_gb_per_s)
         gtoc = 2 * h1 * bls * (f.hc + f.hn) / _rate(k.cpu_from_gpu_hidden_gb_per_s)
-        dtoc = (4 * bls * context * h1 * f.cn + 2 * h1 * bls * f.hn) / _rate(k.cpu_from_disk_gb_per_s)
+        dtoc = (kv * bls * context * f.cn + 2 * h1 * bls * f.hn) / _rate(k.cpu_from_disk_gb_per_s)
         dtoc += w * f.wn / (DISK_DECODE_SHARE * _rate(k.cpu_from_disk_gb_per_s))
-        ctod = (4 * bls * h1 * f.cn + 2 * h1 * bls * f.hn) / _rate(k.disk_from_cpu_decode_gb_per_s)
-        compute = bls * w / (k.matmul_decode_tflops * TERAFLOP)
+        ctod = (kv * bls * f.cn + 2 * h1 * bls * f.hn) / _rate(k.disk_from_cpu_decode_gb_per_s)
+        compute = bls * self.model.layer_flops / (k.matmul_decode_tflops * TERAFLOP)
         compute += 4 * bls * context * h1 * f.cg / (k.attention_decode_tflops * TERAFLOP)
         compute += 4 * bls * context * h1 * (f.cc + f.cn) / self.cpu_flops
         parts = {"to the CPU": gtoc, "from the disk": dtoc, "to the disk": ctod, "compute": compute}
@@ -90,7 +90,8 @@ class Layer:
         """By tier, then by phase."""
         h1, h2, l, nh = self.model.hidden, self.model.ffn, self.model.layers, self.model.heads  # noqa: E741
         s, n, bls, gbs, w = self.s, self.n, self.block, self.gpu_batch, self.model.layer_bytes
-        gpu = w * l * f.wg + 4 * (s + n) * h1 * bls * l * f.cg + 2 * w * (1 - f.wg)
+        kv = self.model.kv_bytes
+        gpu = w * l * f.wg + kv * (s + n) * bls * l * f.cg + 2 * w * (1 - f.wg)
         cpu = w * l * f.wc + w * (1 - f.wg)
         return {
             "GPU": {
@@ -101,24 +102,24 @@ class Layer:
                 "decode": gpu
                 + 2 * h1 * bls * f.hg
                 + 2 * h1 * gbs * (1 - f.hg)
-                + 4 * gbs * (s + n) * h1 * f.cg
+                + kv * gbs * (s + n) * f.cg
                 + gbs * (14 * h1 + 2 * h2)
                 + gbs * f.cg * (2 * h1 + 2 * (s + n) * h1 + 2 * nh * (s + n))
                 + gbs * f.cg * (2 * (s + n) * h1 + 2 * h1),
             },
             "CPU": {
-                "prefill": cpu + 2 * s * h1 * bls * f.hc + 4 * s * h1 * bls * l * f.cc + 2 * s * h1 * gbs * (1 - f.hg),
+                "prefill": cpu + 2 * s * h1 * bls * f.hc + kv * s * bls * l * f.cc + 2 * s * h1 * gbs * (1 - f.hg),
                 "decode": w * l * f.wc
                 + 2 * h1 * bls * f.hc
-                + 4 * (s + n) * h1 * bls * l * f.cc
+                + kv * (s + n) * bls * l * f.cc
                 + w * f.wn
                 + 4 * h1 * gbs * f.hn
-                + 8 * (s + n) * h1 * gbs * f.cn
+                + 2 * kv * (s + n) * gbs * f.cn
                 + 2 * nh * (s + n) * gbs
                 + 2 * h1 * gbs,
             },
             "disk": {
-                "peak": w * l * f.wn + 2 * s * h1 * bls * f.hn + 4 * (s + n) * h1 * bls * l * f.cn,
+                "peak": w * l * f.wn + 2 * s * h1 * bls * f.hn + kv * (s + n) * bls * l * f.cn,
             },
         }
 

@@ -73,11 +73,17 @@ class Plan:
         }
 
 
-def plan(layer: Layer, memory: Memory, gpu_batch: int | None = None, batches: int | None = None) -> Plan:
+def plan(
+    layer: Layer,
+    memory: Memory,
+    gpu_batch: int | None = None,
+    batches: int | None = None,
+    most_batches: int = MOST_BATCHES,
+) -> Plan:
     """`layer` with any block: its shape is what is searched, as far as it is not given."""
     best: Plan | None = None
     for batch in [gpu_batch] if gpu_batch else gpu_batches():
-        found = _best_of_batches(replace(layer, gpu_batch=batch), memory, batches)
+        found = _best_of_batches(replace(layer, gpu_batch=batch), memory, batches, most_batches)
         if found is None:
             break  # larger batches need more of every memory
         if best is None or found.tokens_per_s > best.tokens_per_s:
@@ -96,9 +102,9 @@ def gpu_batches() -> Iterator[int]:
         size *= 2
 
 
-def _best_of_batches(layer: Layer, memory: Memory, batches: int | None) -> Plan | None:
+def _best_of_batches(layer: Layer, memory: Memory, batches: int | None, most: int) -> Plan | None:
     best: Plan | None = None
-    for count in [batches] if batches else range(1, MOST_BATCHES + 1):
+    for count in [batches] if batches else range(1, most + 1):
         found = solve(replace(layer, batches=count), memory)
         if found is None or (best is not None and found.tokens_per_s < best.tokens_per_s):
             break

@@ -5,18 +5,32 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """In 16 bit; `hidden` and `ffn` are h1 and h2 of the equations."""
+    """In 16 bit; `hidden` and `ffn` are h1 and h2 of the equations. `kv_share`: of the hidden size, what keys take each
+    (grouped-query attention); `packed`: of their bytes, what weights and KV take when compressed.
+    """
 
     name: str
     hidden: int
     ffn: int
     layers: int
     heads: int
+    kv_share: float = 1.0
+    packed: float = 1.0
 
     @property
-    def layer_bytes(self) -> int:
-        """w_i: four attention matrices and two of the FFN."""
+    def layer_flops(self) -> int:
+        """Of one token."""
         return 8 * self.hidden**2 + 4 * self.hidden * self.ffn
+
+    @property
+    def layer_bytes(self) -> float:
+        """w_i: four attention matrices and two of the FFN."""
+        return self.layer_flops * self.packed
+
+    @property
+    def kv_bytes(self) -> float:
+        """Of one token in one layer: 4 h1, where every head has its own and nothing is compressed."""
+        return 4 * self.hidden * self.kv_share * self.packed
 
 
 # Source: the configurations published with the OPT models.

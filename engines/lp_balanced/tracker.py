@@ -10,7 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-Key = str | tuple[str, ...]
+Key = str | int | tuple[str, ...]  # a unit, say
 
 
 @dataclass(slots=True)
