@@ -1,5 +1,6 @@
 """Our own engines behind the driver's seam (engines/core/adapter.py): decide, run, commit, and let others look on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,13 +38,13 @@ class CoreAdapter:
         executor: Executor,
         resolved: dict[str, object],
         journal: Journal | None = None,
-        observer: StepObserver | None = None,
+        observers: Sequence[StepObserver] = (),
     ) -> None:
         self._core = core
         self._executor = executor
         self._resolved = resolved
         self._journal = journal
-        self._observer = observer
+        self._observers = observers
 
     def start(self) -> dict[str, object]:
         return self._resolved
@@ -77,8 +78,10 @@ class CoreAdapter:
             self._executor.forget(request_id)
         if self._journal is not None:
             self._journal.step(now_s, plan, result)
-        if self._observer is not None:
-            self._observer.step(self._sight(plan, result, scheduler_s))
+        if self._observers:
+            sight = self._sight(plan, result, scheduler_s)
+            for observer in self._observers:
+                observer.step(sight)
         return Delivery(
             result.ended_s,
             events.request_ids,

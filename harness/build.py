@@ -21,16 +21,19 @@ from engines.registry import is_policy, make_engine
 from harness.adapter import CoreAdapter, StepSight
 from harness.arrival_source import ArrivalSource
 from harness.checks import require_engines
-from harness.costs import cost_table, predictor
+from harness.costs import DTYPE_BYTES, cost_table, predictor
 from harness.driver import Prompts
 from harness.environment import allowed_cores
 from harness.errors import ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.journal import Journal
+from harness.memory_use import memory_use
+from harness.operators import OperatorRecorder, sizes_told
+from harness.placed_sizing import belief, model_sizes
 from harness.plan import CellSpec
 from harness.recorder import StepRecorder, TraceRecorder
 from harness.room import disk_folder, disk_memory
 from harness.served import WEIGHT_SEED, open_served, served_problems, temporary_folder
-from harness.sizing import Sizing, capabilities, memory_problems, size
+from harness.sizing import Sizing, capabilities, disk_problems, memory_problems, size
 from workloads import Workload, clip
 from workloads import build as build_workload
 from workloads.prompts import prompt_token_ids
@@ -48,6 +51,7 @@ class Cell:
     arrivals: ArrivalSource
     prompts: Prompts
     trace: TraceRecorder
+    operators: OperatorRecorder | None = None  # of engines whose ops we see
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def _policy_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
     """On an endpoint our own runtime would be measured here, and the label would say that it was there."""
     if spec.backend == "endpoint":
         return [f"engine {spec.engine.name}: runs here and not behind an endpoint; use backend cpu, cuda or sim"]
-    return memory_problems(spec, sizing)
+    return memory_problems(spec, sizing) + disk_problems(spec, sizing)
 
 
 def _problems_of(attempt: Callable[[], object]) -> list[str]:
@@ -120,14 +124,17 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
     plan = _plan(spec)
     workload = _clipped(spec, plan.sizing)
     core = _core(plan)
+    sizes = model_sizes(load_config(spec.model), DTYPE_BYTES[spec.dtype])
     trace = TraceRecorder()
+    ops = OperatorRecorder(sizes_told(sizes, plan.costs, core.placement), trace)
     longest = longest_of(workload)
-    clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, trace)
-    resolved = _resolved(spec, plan) | resolved
-    observer = StepRecorder(step_sink, _prediction(core, plan.predictor))
-    adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observer)
+    clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, ops)
+    memory = memory_use(sizes, core.placement, plan.capabilities)
+    resolved = _resolved(spec, plan) | resolved | {"memory": memory.to_json()}
+    observers = (StepRecorder(step_sink, _prediction(core, plan.predictor)), ops)
+    adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observers)
     prompts = {} if spec.backend == "sim" else _prompts(spec, workload)
-    return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace)
+    return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace, ops)
 
 
 def _served_cell(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
@@ -187,7 +194,8 @@ def _plan(spec: CellSpec) -> _Plan:
     sizing = size(spec)
     limits = Limits(spec.budget.max_batch, spec.budget.max_batch_tokens)
     # Two objects on purpose: what a policy believes must never be the very table that decides the outcome.
-    return _Plan(policy, sizing, capabilities(spec, sizing, policy), limits, cost_table(spec), predictor(spec))
+    believed = predictor(spec) if sizing.placement is None else belief(spec)
+    return _Plan(policy, sizing, capabilities(spec, sizing, policy), limits, cost_table(spec), believed)
 
 
 def _clipped(spec: CellSpec, sizing: Sizing) -> Workload:
@@ -211,13 +219,15 @@ def _executor(
     longest: int,
     weight_seed: int,
     warm_rows: int,
-    sink: OpSink | None,
+    ops: OperatorRecorder | None,
     sampling: Mapping[str, Any] | None = None,
 ) -> tuple[Clock, Executor, dict[str, object]]:
     if spec.backend == "sim":
         assert plan.costs is not None
         virtual = VirtualClock()
-        return virtual, SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink), {}
+        sink, alike = (None, None) if ops is None else (ops.timeline, ops.alike)
+        sim = SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink, alike=alike)
+        return virtual, sim, {}
     from harness.real import claim_cores, claim_priority, host_pool, open_model, paced_clock, torch_executor
 
     cores = allowed_cores()
@@ -225,7 +235,7 @@ def _executor(
     spare = [core for core in cores if core not in claimed]
     clock = MonotonicClock() if plan.costs is None else paced_clock(claim_priority())
     if not core.placement.all_resident:
-        return clock, *_placed(spec, plan, core, longest, weight_seed, warm_rows, clock, spare, sink, sampling or {})
+        return clock, *_placed(spec, plan, core, longest, weight_seed, warm_rows, clock, spare, ops, sampling or {})
     model = open_model(spec.model, spec.dtype, spec.backend, weight_seed, longest, warm_rows)
     pool = host_pool(plan.capabilities.host_threads, spare) if plan.policy.uses_host_kv else None
     executor, resolved = torch_executor(
@@ -236,7 +246,7 @@ def _executor(
         clock,
         plan.costs,
         spec.backend,
-        sink,
+        ops,
         sampling or {},
         pool,
     )

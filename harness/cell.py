@@ -17,6 +17,7 @@ from harness.collectors.steps import StepObservation, step_columns, write_trace
 from harness.collectors.watch import MachineWatch
 from harness.driver import serve
 from harness.hindsight import judge
+from harness.memory_use import peaks
 from harness.metrics import Aggregator, Measured
 from harness.parity import Answers, Sample, check, choose, write_answers
 from harness.plan import CellSpec
@@ -115,8 +116,9 @@ def run_cell(cell_dir: Path) -> CellSummary:
         write_trace(cell_dir / TRACE_FILE, cell.trace.spans, title=spec.cell_id, label=spec.label)
     watched = watched.per_output_token(records.output_tokens)
     seen = _hindsight(spec, cell_dir)
-    metrics = measured.metrics | watched.metrics | seen.metrics | {"cell_wall_s": wall_s}
-    unavailable = measured.unavailable | watched.unavailable | seen.unavailable
+    held = peaks(resolved, cell_dir)
+    metrics = measured.metrics | watched.metrics | seen.metrics | held.metrics | {"cell_wall_s": wall_s}
+    unavailable = measured.unavailable | watched.unavailable | seen.unavailable | held.unavailable
     measured = Measured(metrics, [*measured.notes, *watched.notes], unavailable)
     return _summary(spec, cell, resolved, measured, recorder, _parity(spec, cell_dir, cell, sample, recorder.answers))
 
@@ -166,6 +168,7 @@ def _summary(
         error=found.error,
         unfair=found.unfair,
         parity=parity,
+        operators=() if cell.operators is None else cell.operators.rows(),
     )
 
 

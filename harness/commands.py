@@ -27,6 +27,7 @@ class Bench(StrEnum):
     ENDPOINT = "endpoint"
     ATTENTION = "attention"
     HYBRID = "hybrid"
+    PLACEMENT = "placement"
 
 
 def generate(

@@ -16,6 +16,12 @@ explain = typer.Typer(
 
 class Planner(StrEnum):
     FLEXGEN = "flexgen"
+    TWINPILOTS = "twinpilots"
+
+
+class Form(StrEnum):
+    LP = "lp"
+    INTEGER = "integer"
 
 
 Size = Annotated[str, typer.Option(help='Such as "16GiB".')]
@@ -23,22 +29,33 @@ Size = Annotated[str, typer.Option(help='Such as "16GiB".')]
 
 @explain.command("lp")
 def explain_lp(
-    model: Annotated[str, typer.Option(help="An OPT model, such as opt-30b.")],
+    model: Annotated[str, typer.Option(help="An OPT model, such as opt-30b; twinpilots: any shape.")],
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")],
     output: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")],
     gpu_memory: Size,
     cpu_memory: Size,
     disk: Size,
     planner: Annotated[Planner, typer.Option()] = Planner.FLEXGEN,
-    constants: Annotated[str, typer.Option(help="A shipped fit, or a YAML file of your own.")] = "flexgen_t4",
+    constants: Annotated[
+        str | None, typer.Option(help="A shipped fit, or a YAML file of your own; twinpilots: a machine.")
+    ] = None,
     gpu_batch: Annotated[int | None, typer.Option(min=1, help="Requests at a time; searched if not given.")] = None,
-    num_gpu_batches: Annotated[int | None, typer.Option(min=1, help="Of them in a block; searched.")] = None,
+    num_gpu_batches: Annotated[int | None, typer.Option(min=1, help="flexgen: of them in a block; searched.")] = None,
+    form: Annotated[Form, typer.Option(help="twinpilots: operators split by columns, or whole.")] = Form.LP,
     as_json: JsonOption = False,
 ) -> None:
     """Where weights, cache and hidden state would lie when a model does not fit, and what binds the plan."""
-    from harness.explain_lp import explained, plan_lines
+    from harness.explain_lp import explained, parsed_memories, plan_lines
 
-    found = explained(model, constants, prompt, output, (gpu_memory, cpu_memory, disk), gpu_batch, num_gpu_batches)
+    memories = (gpu_memory, cpu_memory, disk)
+    if planner is Planner.TWINPILOTS:
+        from harness.explain_pilot import HARDWARE, explained_pilot, pilot_lines
+
+        room = parsed_memories(memories)
+        pilot = explained_pilot(model, constants or HARDWARE, prompt, output, room, gpu_batch or 4, form.value)
+        print_json(pilot.to_json()) if as_json else typer.echo("\n".join(pilot_lines(pilot)))
+        return
+    found = explained(model, constants or "flexgen_t4", prompt, output, memories, gpu_batch, num_gpu_batches)
     if as_json:
         print_json(found.to_json())
         return

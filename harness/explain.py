@@ -7,7 +7,7 @@ policies and the predictor are the real ones; nothing runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engines.apex.paper import decode_bound
@@ -59,6 +59,7 @@ class Choice:
     patience_us: int | None
     flying: int  # in a cohort that lags behind
     standing: int  # host decodes that this step leaves out
+    placement: str = ""  # of weights and KV, where they are not all on the accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,9 @@ def explain(
     choices = []
     for name, cell in ours.items():
         view = _view(state, _capabilities(cell), cell, predict)
-        choices.append(_choice(name, _policy(cell).decide(view), state))
+        view.placement = placement = size(cell).placement
+        choice = _choice(name, _policy(cell).decide(view), state)
+        choices.append(choice if placement is None else replace(choice, placement=str(placement)))
     view = _view(state, _capabilities(some), some, predict)
     rates = Situation(two_sided(view), view).rates()
     modes = tuple(ModeRate(mode.value, tokens_per_s) for mode, tokens_per_s in rates.items())

@@ -1,7 +1,7 @@
 """`harness explain lp`: the plan of an LP-balanced placement, by the published equations.
 
-Nothing runs, and no engine of ours places weights by it yet: what is printed is predicted from constants, and says
-whose they are.
+Nothing runs: what is printed is predicted from constants, and says whose they are. The engine that places weights by
+it (engines/lp_balanced) takes its constants from what it believes of its machine.
 """
 
 from __future__ import annotations
@@ -32,6 +32,18 @@ def explained(
 ) -> Plan:
     if model not in OPT:
         raise ConfigError(f"--model {model}: is no model of this planner; {did_you_mean(model, OPT)}")
+    memory = Memory(*parsed_memories(memories))
+    try:
+        layer = Layer(OPT[model], load_constants(constants), prompt, output, 1, 1)
+        return plan(layer, memory, gpu_batch, batches)
+    except ConstantsError as error:
+        raise ConfigError(str(error).splitlines()) from error
+    except NoPlanError as error:
+        raise ConfigError(str(error)) from error
+
+
+def parsed_memories(memories: tuple[str, str, str]) -> tuple[int, int, int]:
+    """Of GPU, CPU and disk; ConfigError with a line for each that is no size."""
     sizes, problems = [], []
     for option, text in zip(MEMORIES, memories, strict=True):
         try:
@@ -40,13 +52,8 @@ def explained(
             problems.append(f"{option}: {error}")
     if problems:
         raise ConfigError(problems)
-    try:
-        layer = Layer(OPT[model], load_constants(constants), prompt, output, 1, 1)
-        return plan(layer, Memory(*sizes), gpu_batch, batches)
-    except ConstantsError as error:
-        raise ConfigError(str(error).splitlines()) from error
-    except NoPlanError as error:
-        raise ConfigError(str(error)) from error
+    gpu, cpu, disk = sizes
+    return gpu, cpu, disk
 
 
 def plan_lines(found: Plan) -> Iterator[str]:

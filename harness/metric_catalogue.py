@@ -235,7 +235,19 @@ STEPS = (
     Metric("sampler_cost_share", "share", "CPU seconds of the sampling threads / wall seconds", "what watching cost"),
 )
 
-CATALOGUE = (*PER_REQUEST, *THROUGHPUT, *SERVICE, *FAULTS, *MACHINE, *STEPS, *HINDSIGHT)
+MEMORY = (
+    Metric(
+        "peak_accel_bytes",
+        "bytes",
+        "weights and buffers there + max over steps of the blocks used, each times what it takes there",
+        "the most that was in use on the GPU, without the workspace of a step's rows",
+        higher_is_better=False,
+    ),
+    Metric("peak_host_bytes", "bytes", "the same in the host's memory, of both pools", "a block's layers may be there"),
+    Metric("peak_disk_bytes", "bytes", "the same on disk", "and here"),
+)
+
+CATALOGUE = (*PER_REQUEST, *THROUGHPUT, *SERVICE, *FAULTS, *MACHINE, *STEPS, *MEMORY, *HINDSIGHT)
 SPREAD_SUFFIX = re.compile(r"_(mean|max|p(50|90|95|99)(_low|_high)?)$")
 
 

@@ -23,6 +23,7 @@ import psutil
 
 from engines.model.config import load_config
 from harness.costs import DTYPE_BYTES
+from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
 from harness.sizes import format_bytes
 from results.files import write_bytes
@@ -116,6 +117,9 @@ def _why_none(spec: CellSpec, has_prompts: bool) -> str:
         return "this engine runs no model: no tokens"
     if spec.backend == "endpoint" and not Path(spec.model).is_dir():
         return f"{spec.model} is a shape: which weights are behind the endpoint is not known"
+    placed = placed_room(spec)
+    if placed is not None and placed[1].compressed_weights:
+        return "weights and KV are in 4 bit: its answers are those of other weights"
     weights = load_config(spec.model).weight_bytes(DTYPE_BYTES[spec.dtype])
     if weights > MOST_WEIGHT_BYTES:
         most = format_bytes(MOST_WEIGHT_BYTES)

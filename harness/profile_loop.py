@@ -68,7 +68,7 @@ def _gaps(executor: Executor, clock: Clock, rows: int, steps: int) -> list[float
             seen.append(step)
 
         journal = Journal(Path(folder) / "journal")
-        adapter = CoreAdapter(core, executor, {}, journal, StepRecorder(keep))
+        adapter = CoreAdapter(core, executor, {}, journal, [StepRecorder(keep)])
         clock.restart()
         serve(adapter, ArrivalSource(workload), clock, RequestRecorder(records.request, 0), prompts)
         records.close()

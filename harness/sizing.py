@@ -3,8 +3,10 @@
 Says what does not fit, and by how much, before anything is written; and what the engines of a run can all hold.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -20,7 +22,7 @@ from harness.environment import allowed_cores
 from harness.errors import ConfigError, is_user_mistake
 from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
-from harness.room import HOST_SHARE, gib, machine_memory, models_whole_machine, workspace_bytes
+from harness.room import HOST_SHARE, disk_folder, gib, machine_memory, models_whole_machine, workspace_bytes
 
 HOST_PAGE_TOKENS = 256  # large pages feed the host's memory controllers better (measured for the host kernel)
 
@@ -36,6 +38,8 @@ class Sizing:
     host_kv_tokens: int
     accel_page_tokens: int = 16
     placement: Placement | None = None  # of an engine that places weights
+    beside_bytes: int = 0  # that it holds in the host's memory: weights, buffers and KV
+    disk_bytes: int = 0
 
     @property
     def accel_blocks(self) -> int:
@@ -70,9 +74,20 @@ def size(spec: CellSpec) -> Sizing:
 def _placed_sizing(room: Room, placement: Placement) -> Sizing:
     """KV of a layer on the host is that of the very requests whose other layers are elsewhere: one count of tokens."""
     tokens = room.kv_blocks(placement) * room.page_tokens
-    weights = footprint(placement, room.sizes).accel
-    per_token = placement.kv_layers(Tier.ACCEL) * room.sizes.kv_bytes(packed=placement.compressed_kv)
-    return Sizing(weights, room.workspace_bytes, per_token, tokens, 0, room.page_tokens, placement)
+    weights = footprint(placement, room.sizes)
+    each = room.sizes.kv_bytes(packed=placement.compressed_kv)
+    kv = {tier: placement.kv_layers(tier) * each for tier in Tier}
+    return Sizing(
+        weights.accel,
+        room.workspace_bytes,
+        kv[Tier.ACCEL],
+        tokens,
+        0,
+        room.page_tokens,
+        placement,
+        weights.host + tokens * kv[Tier.HOST],
+        weights.disk + tokens * kv[Tier.DISK],
+    )
 
 
 def capabilities(spec: CellSpec, sizing: Sizing, policy: Policy) -> Capabilities:
@@ -128,10 +143,27 @@ def memory_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
     if spec.backend != "cpu":
         return []
     needed = sizing.weight_bytes + sizing.workspace_bytes + sizing.kv_bytes_per_token * sizing.accel_kv_tokens
+    needed += sizing.beside_bytes
     available = psutil.virtual_memory().available
     if needed <= 0.9 * available:
         return []
     return [f"budget: {spec.model} needs {gib(needed)} on the cpu backend, {gib(available)} are free on this machine"]
+
+
+def disk_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
+    """Found out before anything is served: what will be written has to have a place."""
+    if not sizing.disk_bytes or spec.backend == "sim":
+        return []
+    folder = disk_folder(spec)
+    if not Path(folder).is_dir():
+        return [f"budget.disk_folder: {folder} is no folder; name one that exists"]
+    if not os.access(folder, os.W_OK):
+        return [f"budget.disk_folder: {folder} cannot be written; name another"]
+    free = psutil.disk_usage(folder).free
+    if sizing.disk_bytes > free:
+        problem = f"{gib(sizing.disk_bytes)} are to be placed in {folder}, {gib(free)} are free there"
+        return [f"budget.disk_folder: {problem}; free some, or place less on disk"]
+    return []
 
 
 def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_token: int) -> int:

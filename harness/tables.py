@@ -126,6 +126,8 @@ def explanation_tables(found: Explanation) -> list[tuple[str, Table]]:
         for choice in found.choices
     ]
     headings = ("engine", "mode", "on the GPU", "host, per batch", "keep up", "patience", "lag behind", "stand still")
+    placed = [(choice.engine, choice.placement) for choice in found.choices if choice.placement]
+    placements = [("where things are", _table(None, ("engine", "placement"), placed, 2))] if placed else []
     return [
         (f"one layer, {found.label}: {decodes}", _table(None, ("time", "value"), layer, 1)),
         (
@@ -133,6 +135,7 @@ def explanation_tables(found: Explanation) -> list[tuple[str, Table]]:
             _table(None, ("mode", "tokens/s"), rates, 1),
         ),
         ("what each engine would do", _table(None, headings, choices, 2)),
+        *placements,
     ]
 
 

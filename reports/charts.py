@@ -59,15 +59,18 @@ def ecdf(curves: Sequence[tuple[int, Curve]], scale: Scale, alt: Alt) -> Markup:
     return svg(draw, alt)
 
 
-def over_time(series: Sequence[tuple[int, Sequence[Timeline]]], column: str, alt: Alt) -> Markup:
+def over_time(
+    series: Sequence[tuple[int, Sequence[Timeline]]], column: str, alt: Alt, scale: Scale | None = None
+) -> Markup:
     """A value over the serving time: the median of the repeats, and a band from the lowest to the highest of them."""
+    factor = scale.factor if scale else 1.0
 
     def draw(axes: Axes) -> None:
         import seaborn
 
         for slot, timelines in series:
             seaborn.lineplot(
-                data=_repeats(timelines, column),
+                data=_repeats(timelines, column).assign(value=lambda frame: frame["value"] * factor),
                 x="time",
                 y="value",
                 ax=axes,
@@ -76,7 +79,7 @@ def over_time(series: Sequence[tuple[int, Sequence[Timeline]]], column: str, alt
                 err_kws={"alpha": 0.15, "linewidth": 0},
                 **line(slot),
             )
-        axes.set(xlabel="s", ylabel=None)
+        axes.set(xlabel="s", ylabel=scale.unit if scale else None)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
 
@@ -103,6 +106,34 @@ def busy_bars(slot: int, busy: Busy, units: Sequence[tuple[str, str]], alt: Alt)
         axes.spines["bottom"].set_bounds(0, 100)
 
     return svg(draw, alt, Frame(3.9, 0.65 + 0.36 * len(units), left_in=0.95, right_in=0.05))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One bar: its name, and the colour and the length of each of its pieces, in percent of the longest bar."""
+
+    title: str
+    pieces: tuple[tuple[int, float], ...]
+
+
+def stacked_bars(stacks: Sequence[Stack], alt: Alt) -> Markup:
+    """Sums of pieces, each piece set apart from its neighbours whatever their colours."""
+
+    def draw(axes: Axes) -> None:
+        for row, stack in enumerate(stacks):
+            left = 0.0
+            for colour, length in stack.pieces:
+                axes.barh(row, length, left=left, height=0.62, color=COLOURS[colour], edgecolor=RULE, linewidth=0.6)
+                left += length
+        axes.set_yticks(range(len(stacks)), [stack.title for stack in stacks])
+        axes.set(xlim=(0, 101), xlabel="% of the engine with most")
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+
+    return svg(draw, alt, Frame(3.9, 0.65 + 0.36 * len(stacks), left_in=0.95, right_in=0.15))
 
 
 def predicted(slot: int, points: Points, scale: Scale, alt: Alt) -> Markup:

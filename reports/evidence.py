@@ -12,6 +12,7 @@ from reports.predictions import Predictions
 from reports.timelines import Timeline, read_timeline
 from reports.traces import Excerpt, read_excerpt
 from results.errors import ResultsError
+from results.memory_use import MemoryUse
 from results.query import Run
 
 Key = tuple[str, str]  # engine, workload
@@ -52,8 +53,8 @@ def gather(run: Run) -> Evidence:
         for folder in folders:
             reader.read(latencies[key].add_cell, folder)
             reader.read(predictions[key].add_cell, folder)
-        found = [reader.read(read_timeline, folder) for folder in folders]
-        timelines[key] = tuple(timeline for timeline in found if timeline)
+        found = [(cell, reader.read(read_timeline, run.cell_dir(cell))) for cell in group.ok]
+        timelines[key] = tuple(each.with_memory(MemoryUse.of(cell.resolved)) for cell, each in found if each)
         excerpt = reader.read(read_excerpt, folders[0])
         if excerpt:
             traces[key] = Traced(group.ok[0].repeat, excerpt)

@@ -21,6 +21,7 @@ from reports.sections import (
     figures,
     modes,
     occupancy,
+    operators,
     overlap,
     overview,
     problems,
@@ -57,7 +58,7 @@ def _page(run: Run) -> str:
 
 def _sections(run: Run) -> list[Section]:
     evidence = gather(run)
-    troubles, chosen = problems.build(run, evidence), modes.build(run)
+    troubles, chosen, worked = problems.build(run, evidence), modes.build(run), operators.build(run)
     return [
         verdict.build(run, all_clear=troubles is None),
         *([troubles] if troubles else []),
@@ -66,6 +67,7 @@ def _sections(run: Run) -> list[Section]:
         distributions.build(run, evidence),
         occupancy.build(run, evidence),
         busy.build(run, evidence),
+        *([worked] if worked else []),
         *([chosen] if chosen else []),
         overlap.build(run, evidence),
         accuracy.build(run, evidence),

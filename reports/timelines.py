@@ -6,12 +6,13 @@ Steps stream by; a series has a fixed number of bins however long the run was.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from results.memory_use import TIERS, MemoryUse
 from results.store import iter_steps
 
 Floats = npt.NDArray[np.float64]
@@ -57,6 +58,14 @@ class Timeline:
     bin_s: float
     values: Mapping[str, Floats]
     busy: Busy
+
+    def with_memory(self, memory: MemoryUse | None) -> Timeline:
+        """Bytes per tier beside the blocks, `accel_bytes` and so on, where the engine says what those take."""
+        if memory is None:
+            return self
+        accel, host = self.values["accel_blocks_used"], self.values["host_blocks_used"]
+        held = {f"{tier}_bytes": memory.on(tier, accel, host) for tier in TIERS}
+        return replace(self, values={**self.values, **held})
 
     @property
     def time_s(self) -> Floats:

@@ -43,6 +43,16 @@ def time_scale(seconds: Iterable[float], unit: str = "") -> Scale:
     return Scale(unit, factor, _decimals([value * factor for value in values]))
 
 
+def byte_scale(sizes: Iterable[float]) -> Scale:
+    """The unit that suits the largest."""
+    largest, factor = max((abs(size) for size in sizes), default=0.0), 1.0
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if largest * factor < 1024:
+            return Scale(unit, factor)
+        factor /= 1024
+    return Scale("TiB", factor)
+
+
 def plain_scale(values: Iterable[float], unit: str = "") -> Scale:
     """Counts stay whole numbers; all else gets decimals."""
     values = [abs(value) for value in values]

@@ -63,6 +63,11 @@ class Fields:
             raise self._error(key, "expected a whole number, got true or false")
         return value
 
+    def number(self, key: str) -> float:
+        if self.data.get(key) is None:
+            raise self._error(key, "missing")
+        return self._float(key, self.data[key])
+
     def choice(self, key: str, kind: type[Choice]) -> Choice:
         value = self.text(key)
         known = {member.value: member for member in kind}
@@ -79,8 +84,8 @@ class Fields:
     def text_mapping(self, key: str, default: Mapping[str, object]) -> dict[str, str]:
         return {name: self._text(f"{key}.{name}", value) for name, value in self.mapping(key, default).items()}
 
-    def items(self, key: str) -> list[object]:
-        return self._typed(key, list, "a list", _Required.KEY)
+    def items(self, key: str, default: list[object] | _Required = _Required.KEY) -> list[object]:
+        return self._typed(key, list, "a list", default)
 
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         values = self._typed(key, list, "a list", default)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from results.errors import ResultsError
 from results.fields import Fields
+from results.operator_rows import OperatorRow
 from results.parity_check import ParityCheck
 
 # History of the format. A reader takes every version up to its own; a new name, unit or meaning is a new version.
@@ -68,6 +69,7 @@ class CellSummary:
     error: str | None = None
     unfair: tuple[str, ...] = ()
     parity: ParityCheck | None = None
+    operators: tuple[OperatorRow, ...] = ()  # of engines whose ops we see
 
     def to_json(self) -> dict[str, object]:
         """Refuses NaN and infinity: a metric that could not be computed is left out, never written as a number."""
@@ -91,6 +93,8 @@ class CellSummary:
         }
         if self.parity is not None:
             data["parity"] = self.parity.to_json()
+        if self.operators:
+            data["operators"] = [row.to_json() for row in self.operators]
         if self.error is not None:
             data["error"] = self.error
         return data
@@ -99,7 +103,7 @@ class CellSummary:
     def from_json(cls, data: object, source: str = "summary.json") -> CellSummary:
         fields = Fields.of(data, source)
         fields.check_version(SCHEMA_VERSION)
-        parity = fields.anything("parity")
+        parity, operators = fields.anything("parity"), enumerate(fields.items("operators", []))
         return cls(
             cell_id=fields.text("cell_id"),
             engine=fields.text("engine"),
@@ -115,6 +119,7 @@ class CellSummary:
             error=fields.text("error", None),
             unfair=fields.texts("unfair", ()),
             parity=None if parity is None else ParityCheck.from_json(parity, f"{source}: parity"),
+            operators=tuple(OperatorRow.from_json(row, f"{source}: operators[{at}]") for at, row in operators),
         )
 
 

@@ -9,9 +9,10 @@ from engines.backends.op_times import OpSink, OpTally, unit_times
 from engines.core.clock import VirtualClock
 from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
-from engines.core.ops import Program
+from engines.core.ops import AlikeOps, Program
 from engines.core.pass_line import HostLine, PassLine
-from engines.core.pipeline import durations, lower, makespan, place
+from engines.core.pass_tally import tally_pass
+from engines.core.pipeline import busy_seconds, durations, lower, makespan, place
 from engines.core.placement import Placement
 from engines.core.types import Capabilities, StepPlan, StepResult, UnitTimes
 
@@ -25,13 +26,16 @@ class SimExecutor:
         clock: VirtualClock,
         sink: OpSink | None = None,
         traced_steps: int = 200,
+        alike: AlikeOps | None = None,
     ) -> None:
+        """`sink` is told of every op of the first steps, `alike` of all steps, by kinds of ops."""
         self._capabilities = capabilities
         self._placement = placement
         self._costs = costs
         self._clock = clock
         self._sink = sink
         self._traced_steps = traced_steps
+        self._alike = alike
         self._last_end_s = 0.0  # what its tokens cost afterwards included
         self._host = HostLine()
 
@@ -60,20 +64,25 @@ class SimExecutor:
         if self._sink is not None and plan.step <= self._traced_steps:
             end_s, times = self._traced(program, plan, begin_s)
         else:
-            seconds, busy_s = makespan(program, plan, self._costs, begin_s, self._host.free_s)
+            seconds, busy_s = makespan(program, plan, self._costs, begin_s, self._host.free_s, self._alike)
             end_s, times = begin_s + seconds, unit_times(busy_s, len(program.ops), 0)
         return StepResult((0,) * _sampled(plan), begin_s, end_s, times)
 
     def _pass(self, plan: StepPlan, begin_s: float) -> StepResult:
         tally = OpTally(plan.step, self._sink if plan.step <= self._traced_steps else None)
         line = PassLine(plan, self._costs, self._host, begin_s, tally.add)
-        answers, finished = run_pass(plan.cohorts, len(self._placement.layers), line)
+        layers = len(self._placement.layers)
+        answers, finished = run_pass(plan.cohorts, layers, line)
+        if self._alike is not None:
+            tally_pass(plan, answers, layers, self._costs, self._alike)
         landed = sum([len(cohort.slots) for cohort in plan.cohorts if cohort.cohort in finished])
         sampled = (0,) * (_sampled(plan) + landed)
         return StepResult(sampled, begin_s, line.now_s, tally.times(), answers, finished)
 
     def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
         """Op by op, for the timeline."""
+        if self._alike is not None:
+            busy_seconds(program, plan, self._costs, self._alike)
         seconds = durations(program, plan, self._costs)
         ends_s = place(program, seconds, begin_s, self._host.free_s)
         tally = OpTally(plan.step, self._sink)

@@ -31,9 +31,10 @@ class ModelSizes:
     embedding_bytes: int  # with the table of positions, where there is one
     fixed_bytes: int  # norms, biases and an untied head: always on the accelerator
     tied_head: bool
+    head_bytes: int  # what sampling reads: among the fixed bytes, or the embedding where that is the head
 
     def matrix_bytes(self, part: Part, columns: int, *, packed: bool) -> int:
-        inputs, _ = self.matrices[list(Part).index(part)]
+        inputs = self.inputs(part)
         if packed:
             return packed_bytes((columns, inputs), dtype_bytes=self.bytes_per_parameter)
         return inputs * columns * self.bytes_per_parameter
@@ -41,6 +42,9 @@ class ModelSizes:
     def layer_bytes(self, *, packed: bool = False) -> int:
         """All four matrices."""
         return sum(self.matrix_bytes(part, self.outputs(part), packed=packed) for part in Part)
+
+    def inputs(self, part: Part) -> int:
+        return self.matrices[list(Part).index(part)][0]
 
     def outputs(self, part: Part) -> int:
         return self.matrices[list(Part).index(part)][1]
@@ -70,17 +74,17 @@ def footprint(placement: Placement, sizes: ModelSizes) -> Footprint:
     buffer, read_buffer, scratch = 0, 0, 0
     packed = placement.compressed_weights
     for part in Part:
-        moved_most = read_most = 0
+        moved, read = [], []
         for layer in placement.layers:
             columns = layer.split(part).columns(sizes.outputs(part))
             each = [sizes.matrix_bytes(part, count, packed=packed) for count in columns]
             for what, size in zip(_Kept, each, strict=True):
                 kept[what] += size
-            streamed, read = each[_Kept.STREAMED.value], each[_Kept.FROM_DISK.value]
             may_move = each[_Kept.HOST.value] if placement.replaceable else 0
-            moved_most, read_most = max(moved_most, streamed + read + may_move), max(read_most, read)
-        buffer += placement.buffers * moved_most
-        read_buffer += placement.buffers * read_most
+            moved.append(each[_Kept.STREAMED.value] + each[_Kept.FROM_DISK.value] + may_move)
+            read.append(each[_Kept.FROM_DISK.value])
+        buffer += _buffers(placement, moved)
+        read_buffer += _buffers(placement, read)
         if packed:
             scratch = max(scratch, sizes.matrix_bytes(part, sizes.outputs(part), packed=False))
     on_host = placement.embedding is Tier.HOST
@@ -90,6 +94,11 @@ def footprint(placement: Placement, sizes: ModelSizes) -> Footprint:
         host=on_host * sizes.embedding_bytes + kept[_Kept.STREAMED] + kept[_Kept.HOST] + read_buffer,
         disk=kept[_Kept.FROM_DISK],
     )
+
+
+def _buffers(placement: Placement, by_layer: list[int]) -> int:
+    """For the largest, as many as there are layers to take turns."""
+    return min(placement.buffers, sum(size > 0 for size in by_layer)) * max(by_layer)
 
 
 @dataclass(frozen=True, slots=True)

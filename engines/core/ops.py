@@ -1,9 +1,10 @@
 """The words of a lowering: kinds of op, one op, and the program of a step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from engines.core.cost import Work
 from engines.core.placement import Part
 from engines.core.types import Guard, Unit
 
@@ -70,6 +71,9 @@ class Op:
     def alike(self) -> tuple[object, ...]:
         """Ops with the same key cost the same."""
         return self.kind, self.unit, self.batch, self.move, self.parts, self.share, self.rows, self.packed
+
+
+AlikeOps = Callable[[Op, int, float, Work], None]  # one of them, how many, seconds of all, what each worked on
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,16 @@ depends on the shape of a plan only, never on its numbers. Three interpreters: s
 (sim).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from engines.core.cost import CostTable, Work, link_unit, work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.ops import Op, OpKind, Program, RowsOf
+from engines.core.ops import AlikeOps, Op, OpKind, Program, RowsOf
 from engines.core.placed import lower_placed
 from engines.core.placed_cost import placed_costs, placed_seconds_of
 from engines.core.placement import Placement
 from engines.core.types import Batch, Mode, Move, StepPlan, Tier, Unit
-
-AlikeOps = Callable[[Op, int, float], None]  # one of them, how many, seconds of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +184,18 @@ def place(
     return ends_s
 
 
+def busy_seconds(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
+    """Of each unit; asked once per kind of op."""
+    busy_s = [0.0] * len(Unit)
+    works = [work_of(batch) for batch in plan.batches]
+    for op, count in program.tally:
+        seconds = count * seconds_of(op, works[op.batch], plan.moves, costs)
+        busy_s[op.unit] += seconds
+        if alike is not None:
+            alike(op, count, seconds, works[op.batch])
+    return busy_s
+
+
 def makespan(
     program: Program,
     plan: StepPlan,
@@ -196,13 +205,7 @@ def makespan(
     alike: AlikeOps | None = None,
 ) -> tuple[float, list[float]]:
     """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
-    busy_s = [0.0] * len(Unit)
-    works = [work_of(batch) for batch in plan.batches]
-    for op, count in program.tally:
-        seconds = count * seconds_of(op, works[op.batch], plan.moves, costs)
-        busy_s[op.unit] += seconds
-        if alike is not None:
-            alike(op, count, seconds)
+    busy_s = busy_seconds(program, plan, costs, alike)
     if program.serial:
         return sum(busy_s), busy_s
     return max(place(program, durations(program, plan, costs), begin_s, free_s)) - begin_s, busy_s

@@ -9,7 +9,6 @@ from engines.core.ops import Op, OpKind, RowsOf
 from engines.core.placement import Part
 from engines.core.types import Tier, Unit
 
-
 PACKED_SHARE = 4.5 / 16  # of 16-bit KV: a 4-bit code, and two numbers for every 64 of them
 UNPACKING = 2.0 + PACKED_SHARE  # times the KV's bytes: codes are read, floats written, and those read
 

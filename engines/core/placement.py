@@ -5,7 +5,7 @@ Shares, not columns: the core knows no sizes of a model. Whoever holds tensors t
 rule of `Split.columns`, so that what is budgeted is what is allocated.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import accumulate
 from typing import NamedTuple
@@ -161,5 +161,12 @@ class Placement:
     def kv_layers(self, tier: Tier) -> int:
         return sum(layer.kv is tier for layer in self.layers)
 
-    def replaced(self, index: int, layer: LayerPlacement) -> "Placement":
-        return replace(self, layers=(*self.layers[:index], layer, *self.layers[index + 1 :]))
+    def __str__(self) -> str:
+        """In a line: mean shares of the matrices, and how many layers' KV is where."""
+        splits = [split for layer in self.layers for split in layer.splits]
+        names = ("resident", "over the link", "from disk", "on the host")
+        means = [sum(shares) / len(splits) for shares in zip(*[split.shares for split in splits], strict=True)]
+        weights = ", ".join(f"{mean:.0%} {name}" for mean, name in zip(means, names, strict=True) if mean)
+        tiers = zip(Tier, ("accelerator", "host", "disk"), strict=True)
+        kv = ", ".join(f"{self.kv_layers(tier)} {name}" for tier, name in tiers if self.kv_layers(tier))
+        return f"weights {weights}; KV of layers: {kv}"

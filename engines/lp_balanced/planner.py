@@ -39,7 +39,12 @@ class Memory:
     disk: int
 
     def limits(self) -> dict[str, float]:
-        return {"GPU": ALPHA * self.gpu, "CPU": ALPHA * self.cpu, "disk": ALPHA * self.disk}
+        """At least a byte: shares of it are what the program is written in."""
+        return {
+            "GPU": max(1.0, ALPHA * self.gpu),
+            "CPU": max(1.0, ALPHA * self.cpu),
+            "disk": max(1.0, ALPHA * self.disk),
+        }
 
 
 @dataclass(frozen=True, slots=True)

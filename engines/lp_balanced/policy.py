@@ -4,7 +4,7 @@ plans fractions of weights and KV for blocks of requests, offline.
 Both plan with what they believe of the machine, for prompts and answers of the lengths they are told to expect.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engines.core.cost import PlacedCosts, Predictor
@@ -29,6 +29,7 @@ class LpBalanced:
     batch: int | None = None  # twinpilots: requests at once, to plan for; the budget's max_batch when not given
     form: Form = "lp"  # twinpilots: operators may be split by columns, or not ("integer")
     band: float = 0.25  # twinpilots: by so much a unit may differ from what is believed before it plans anew
+    zero_copy: bool = True  # twinpilots: small rows do not queue behind weights
     gpu_batch: int | None = None  # flexgen: the shape of a block; searched when not given
     num_gpu_batches: int | None = None
     compress: bool = False  # flexgen: weights and KV in 4 bit
@@ -70,7 +71,7 @@ class LpBalanced:
             expected = self._expected()
             return placement_of(best_plan(room, costs, expected), room, expected)
         load = Load(self.batch or room.max_batch, 0, self.prompt_tokens + self.output_tokens // 2)
-        return choose(room, costs, self.form, load, wanted).placement
+        return replace(choose(room, costs, self.form, load, wanted).placement, zero_copy=self.zero_copy)
 
     def decide(self, view: View) -> Decision:
         if view.placement is not None and view.placement.block[0]:

@@ -20,7 +20,7 @@ from engines.core.units import Tier
 @dataclass(frozen=True, slots=True)
 class WeightStreaming:
     accel_layers: int | Literal["auto"] = "auto"  # that stay there; auto: as many as fit beside `kv_tokens`
-    kv_tokens: int | None = None  # to leave room for; a tenth of the accelerator when not given
+    kv_tokens: int | None = None  # to leave room for; a quarter of the accelerator when not given
     prefetch: bool = False
 
     def __post_init__(self) -> None:
@@ -73,4 +73,4 @@ class WeightStreaming:
         if self.kv_tokens is not None:
             return self.kv_tokens
         per_token = room.sizes.layers * room.sizes.kv_bytes_per_token
-        return max(room.page_tokens, room.accel_bytes // 10 // per_token)
+        return max(room.page_tokens, room.accel_bytes // 4 // per_token)

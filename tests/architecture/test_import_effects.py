@@ -15,6 +15,7 @@ from tests.architecture.test_cycles import Graph
 # They are imported when a cell needs tensors, and by nobody else.
 NEEDS_TORCH = {
     "harness.real",
+    "harness.real_placed",
     "harness.oracle",
     "harness.bench_decode",
     "harness.bench_attention",

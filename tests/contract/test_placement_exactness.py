@@ -5,15 +5,19 @@ from typing import Any
 
 import pytest
 
-from engines.core.placement import Placement
+from engines.backends.compression import pack, unpack
+from engines.core.placement import FROM_DISK, STREAMED, LayerPlacement, Part, Placement, Split
 from engines.core.types import Limits
 from engines.core.units import Tier
+from engines.model.config import load_config
 from engines.model.reference import compare
+from engines.model.weights import load_weights, save_folder
 from harness.generate import run_offline
-from tests.contract.test_token_exactness import LONG_ANSWER_LENGTHS, MIXED_LENGTHS, Load, load
+from tests.contract.test_token_exactness import LONG_ANSWER_LENGTHS, Load, load
 from tests.model_folders import make_folder
-from tests.placements import Placed, open_placed, placements
+from tests.placements import Placed, open_placed, placements, whole
 
+LENGTHS = (1, 2, 15, 17, 33, 64, 129, 300)
 LAYERS = 4
 ALL = placements(LAYERS)
 STARVED = Limits(12, 24)
@@ -28,7 +32,7 @@ def folder(request: pytest.FixtureRequest, model_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def mixed(folder: Path) -> Load:
-    return load(folder, MIXED_LENGTHS, 16)
+    return load(folder, LENGTHS, 12)
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +74,24 @@ def test_kinds_use_every_tier() -> None:
     layers = [layer for placement in ALL.values() for layer in placement.layers]
     assert {layer.kv for layer in layers} == set(Tier)
     assert {bool(share) for layer in layers for split in layer.splits for share in split.shares} == {True, False}
+
+
+@pytest.mark.parametrize("split", [STREAMED, FROM_DISK, Split(0.5, 0.25, 0.25)], ids=["streamed", "disk", "shares"])
+def test_compressed_weights_answer_as_the_weights_they_unpack_to(
+    folder: Path, split: Split, model_root: Path, tmp_path: Path
+) -> None:
+    """Nothing is lost but what packing loses: transformers answers alike with the unpacked matrices."""
+    config = load_config(folder)
+    weights = load_weights(folder, config)
+    for layer in range(config.layers):
+        for part in Part:
+            matrix = weights[f"layers.{layer}.{part.value}"]
+            matrix.copy_(unpack(pack(matrix)))
+    unpacked = model_root / f"{folder.name}-unpacked"
+    if not unpacked.exists():
+        save_folder(unpacked, config, weights)
+    work = load(unpacked, LONG_ANSWER_LENGTHS, 16)
+    placement = whole(LAYERS, LayerPlacement.of(split), compressed_weights=True)
+    answer(folder, placement, TIGHT, 640, work, tmp_path)
+    plain = load(folder, LONG_ANSWER_LENGTHS, 16)
+    assert compare([run.token_ids for run in work.oracle], plain.oracle).differences, "packing changed nothing"

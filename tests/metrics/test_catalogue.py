@@ -1,6 +1,6 @@
 """Every figure that is computed is explained, and every explanation is of a figure."""
 
-from harness.metric_catalogue import CATALOGUE, HINDSIGHT, find
+from harness.metric_catalogue import CATALOGUE, HINDSIGHT, MEMORY, find
 from harness.metrics import aggregate
 from harness.request_columns import FAULTS
 from tests.metrics.cells import random_cell, request, step
@@ -8,6 +8,7 @@ from tests.metrics.cells import random_cell, request, step
 # From the samples or from a search, not from the records of one cell.
 BY_OTHERS = {"energy_j_per_output_token", "sampler_cost_share", "saturation_rps", "saturation_probes"}
 BY_OTHERS |= {metric.key for metric in HINDSIGHT}  # from replaying the journal
+BY_OTHERS |= {metric.key for metric in MEMORY}  # from what an engine says that its blocks take
 
 
 def figures() -> dict[str, float]:

@@ -47,7 +47,9 @@ def test_a_mode_that_leaves_the_host_idle_regrets_it(tmp_path: Path) -> None:
 
 def test_whoever_follows_the_cost_model_has_little_to_regret(tmp_path: Path) -> None:
     regret = {}
-    for name, engine in {"predicted": {}, "in turns": {"kind": "static_partition"}}.items():
+    in_turns = {"kind": "static_partition", "host_share": 0.5}
+    engines: dict[str, dict[str, Any]] = {"predicted": {}, "in turns": in_turns}
+    for name, engine in engines.items():
         folder = tmp_path / name
         folder.mkdir()
         metrics = served(folder, **({"kind": "apex"} | engine)).metrics

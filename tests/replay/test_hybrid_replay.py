@@ -16,7 +16,7 @@ from tests.replay.forgery import lines_of, rewrite
 from tests.replay.test_replay import starving
 
 ENGINES: dict[str, dict[str, Any]] = {
-    "static_partition": {"kind": "static_partition"},
+    "static_partition": {"kind": "static_partition", "host_share": 0.5},
     "neo": {"kind": "neo"},
     "apex": {"kind": "apex"},
     "async_overlap": {"kind": "apex", "mode": "async_overlap"},

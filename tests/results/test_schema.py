@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from results.errors import ResultsError
+from results.operator_rows import OperatorRow
 from results.schema import REQUESTS, SCHEMA_VERSION, STEPS, CellSummary, Label, Manifest, RunSummary, Status
 
 # As version 1 was written. Never edit these: a later version that cannot read them has lost its users' results.
@@ -55,6 +57,31 @@ def test_round_trips_through_json_text() -> None:
     assert RunSummary.from_json(json.loads(json.dumps(run.to_json()))) == run
     manifest = Manifest.from_json(json.loads(MANIFEST_V1))
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def test_operators_are_read_back_and_left_out_where_there_are_none() -> None:
+    plain = CellSummary.from_json(cell())
+    assert plain.operators == ()
+    assert "operators" not in plain.to_json()
+    rows = (OperatorRow("attention", "CPU", 12, 0.5, 2.5e12), OperatorRow("qkv", "GPU", 3, 1.0, 0.0))
+    worked = replace(plain, operators=rows)
+    assert CellSummary.from_json(json.loads(json.dumps(worked.to_json()))) == worked
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit": 3}, "operators[0]: unit: expected text, got a number"),
+        ({"ops": 1.5}, "operators[0]: ops: expected a whole number, got a number"),
+        ({"seconds": "1"}, "operators[0]: seconds: expected a number, got text"),
+        ({"bytes": None}, "operators[0]: bytes: missing"),
+    ],
+)
+def test_a_wrong_operator_is_located(change: dict[str, object], message: str) -> None:
+    row = OperatorRow("attention", "CPU", 12, 0.5, 1.0).to_json() | change
+    with pytest.raises(ResultsError) as caught:
+        CellSummary.from_json(cell(operators=[row]))
+    assert message in str(caught.value)
 
 
 def test_a_manifest_needs_no_more_than_name_and_label() -> None:
