@@ -63,6 +63,11 @@ def claim_priority() -> bool:
     return True
 
 
+def has_priority() -> bool:
+    """Of the calling thread."""
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+
+
 def paced_clock(has_priority: bool) -> MonotonicClock:
     """Without priority the thread keeps its core by never sleeping: the core is the accelerator's anyway."""
     return MonotonicClock() if has_priority else MonotonicClock(spin_s=math.inf)
@@ -112,5 +117,5 @@ def torch_executor(
         "torch": torch.__version__,
         "pace": "paced" if costs is not None else "native",
         **({} if pool is None else {"cpu_threads": pool.threads}),
-        "real_time_priority": os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO,
+        "real_time_priority": has_priority(),
     }

@@ -28,7 +28,7 @@ from engines.model.decoder import row_counts
 from engines.model.families import open_decoder
 from engines.model.sampler import Sampling
 from engines.model.weights import load_weights, random_weights
-from harness.real import DTYPES
+from harness.real import DTYPES, claim_priority, has_priority
 
 
 class PlacedModel:
@@ -92,8 +92,10 @@ def placed_executor(
     threads = capabilities.host_threads if not spare else min(capabilities.host_threads, len(spare))
     lanes: dict[Unit, Lane] = {Unit.CPU: Worker("host", clock, spare[:threads], threads)}
     is_cuda = model.device.type == "cuda"
-    lanes[Unit.H2D] = CudaLink(clock, model.device) if is_cuda else Worker("link", clock, spare)
-    lanes[Unit.DISK] = Worker("disk", clock, spare)
+    # Short copies that nobody computes meanwhile: where they share a core with the host's products they go first.
+    first = claim_priority if costs is not None and has_priority() else None
+    lanes[Unit.H2D] = CudaLink(clock, model.device) if is_cuda else Worker("link", clock, spare, first=first)
+    lanes[Unit.DISK] = Worker("disk", clock, spare, first=first)
     host_model = model.seen_from(torch.device("cpu")) if is_cuda else model
     executor = PlacedExecutor(
         (model, host_model),

@@ -40,12 +40,21 @@ class Job:
 
 
 class Worker:
-    """`cores`: those it may run on; all that the process may when empty. `threads`: of torch, for its own products."""
+    """`cores`: those it may run on; all that the process may when empty. `threads`: of torch, for its own products.
+    `first`: what its thread does before anything else.
+    """
 
-    def __init__(self, name: str, clock: Clock, cores: Sequence[int] = (), threads: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        cores: Sequence[int] = (),
+        threads: int = 1,
+        first: Callable[[], object] | None = None,
+    ) -> None:
         self._clock = clock
         self._jobs: SimpleQueue[tuple[Callable[[], None], Sequence[Job], Job] | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, args=(tuple(cores), threads), name=name, daemon=True)
+        self._thread = Thread(target=self._run, args=(tuple(cores), threads, first), name=name, daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[], None], after: Sequence[Job] = ()) -> Job:
@@ -60,11 +69,13 @@ class Worker:
             self._thread.join()
 
     @torch.inference_mode()
-    def _run(self, cores: tuple[int, ...], threads: int) -> None:
+    def _run(self, cores: tuple[int, ...], threads: int, first: Callable[[], object] | None) -> None:
         if cores:
             with contextlib.suppress(OSError):  # a core may have been taken from the process meanwhile
                 os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)  # of this thread alone
+        if first is not None:
+            first()
         while (given := self._jobs.get()) is not None:
             work, after, job = given
             try:

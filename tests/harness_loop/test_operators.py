@@ -9,7 +9,7 @@ from engines.core.clock import VirtualClock
 from engines.core.memory import ModelSizes
 from engines.core.placement import Placement
 from engines.core.roofline import Roofline
-from engines.core.types import STARTS, CohortPlan, Mode, StepPlan, StepResult
+from engines.core.types import STARTS, Batch, CohortPlan, Mode, StepPlan, StepResult
 from harness import operators
 from harness.adapter import StepSight
 from harness.operators import OperatorRecorder, sizes_told
@@ -41,7 +41,10 @@ def told(plans: list[StepPlan], *, one_by_one: bool) -> tuple[OperatorRow, ...]:
     return recorder.rows()
 
 
-@pytest.mark.parametrize("planned", [*PLANS.values(), COHORTS], ids=[*PLANS, "cohorts"])
+COHORTS_ALONE = replace(COHORTS, batches=(Batch(),), moves=())  # nothing is sampled but what lands
+
+
+@pytest.mark.parametrize("planned", [*PLANS.values(), COHORTS, COHORTS_ALONE], ids=[*PLANS, "cohorts", "cohorts alone"])
 def test_one_by_one_or_many_at_once(planned: StepPlan) -> None:
     plans = [planned, PLANS["mixed"], planned]
     apart, together = told(plans, one_by_one=True), told(plans, one_by_one=False)
