@@ -54,17 +54,16 @@ def _shape(batch: Batch) -> _Shape:
 def _lowered(placement: Placement, shapes: tuple[_Shape, ...]) -> Program:
     writer = _Writer(placement)
     lanes = [_Lane(writer, index, shape, placement) for index, shape in enumerate(shapes)]
-    last = len(placement.layers) - 1
-    writer.load(0)
-    for lane in lanes:
-        lane.embed()
+    # A load is issued as soon as its buffer is free, however many resident layers come in between.
+    moving = [index for index, layer in enumerate(placement.layers) if any(split.moved for split in layer.splits)]
+    for index in moving[: placement.buffers]:
+        writer.load(index)
+    freed = dict(zip(moving, moving[placement.buffers :], strict=False))
     for index, layer in enumerate(placement.layers):
-        if index < last and placement.buffers == 2:
-            writer.load(index + 1)
         for lane in lanes:
             lane.through(index, layer)
-        if index < last and placement.buffers == 1:
-            writer.load(index + 1)
+        if index in freed:
+            writer.load(freed[index])
     for lane in lanes:
         lane.head()
     return Program.of(writer.ops)
@@ -140,9 +139,6 @@ class _Lane:
         self._hidden_on_host = placement.embedding is Tier.HOST
         self._made_on_host = False
         self._down, self._up = (Unit.GPU, Unit.GPU) if placement.zero_copy else (Unit.D2H, Unit.H2D)
-
-    def embed(self) -> None:
-        """A lookup of rows: it costs nothing, where the rows are does."""
 
     def through(self, index: int, layer: LayerPlacement) -> None:
         self._matrices(index, (Part.QKV,), layer)
