@@ -5,7 +5,7 @@ Both plan with what they believe of the machine, for prompts and answers of the 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engines.core.cost import PlacedCosts, Predictor
 from engines.core.memory import Room
@@ -14,9 +14,9 @@ from engines.core.placement import Placement, PlacementError
 from engines.core.placing import mode_of
 from engines.core.policy import Decision, Proposal, View
 from engines.core.types import Capabilities, Mode, StepPlan, StepResult, Tier
-from engines.lp_balanced.balance import Form
-from engines.lp_balanced.offline import Expected, best_plan, lockstep, placement_of
-from engines.lp_balanced.online import Load, Pilot, choose
+
+if TYPE_CHECKING:  # the planners bring a solver along, which whoever only lists engines need not load
+    from engines.lp_balanced.online import Pilot
 
 COUNTS = ("prompt_tokens", "output_tokens", "batch", "gpu_batch", "num_gpu_batches")
 
@@ -27,13 +27,13 @@ class LpBalanced:
     prompt_tokens: int = 512  # of a request, to plan for
     output_tokens: int = 128
     batch: int | None = None  # twinpilots: requests at once, to plan for; the budget's max_batch when not given
-    form: Form = "lp"  # twinpilots: operators may be split by columns, or not ("integer")
+    form: Literal["lp", "integer"] = "lp"  # twinpilots: operators may be split by columns, or not ("integer")
     band: float = 0.25  # twinpilots: by so much a unit may differ from what is believed before it plans anew
     zero_copy: bool = True  # twinpilots: small rows do not queue behind weights
     gpu_batch: int | None = None  # flexgen: the shape of a block; searched when not given
     num_gpu_batches: int | None = None
     compress: bool = False  # flexgen: weights and KV in 4 bit
-    _pilot: Pilot = field(init=False, repr=False, compare=False)
+    _pilots: list[Any] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -44,7 +44,6 @@ class LpBalanced:
             raise ValueError(f"band: {self.band}; use a share above 0, such as 0.25")
         if self.planner == "twinpilots" and (self.compress or self.gpu_batch or self.num_gpu_batches):
             raise ValueError("compress, gpu_batch and num_gpu_batches belong to planner: flexgen")
-        object.__setattr__(self, "_pilot", Pilot(self.form, self.band))
 
     @property
     def name(self) -> str:
@@ -62,19 +61,26 @@ class LpBalanced:
         return Placement.all_on_accelerator(capabilities.layers)
 
     def place(self, room: Room, predict: Predictor | None) -> Placement:
+        from engines.lp_balanced.offline import Expected, best_plan, placement_of
+        from engines.lp_balanced.online import Load, choose
+
         costs = _known(predict)
         everything = Placement.all_on_accelerator(room.sizes.layers)
         wanted = min(self._wanted_tokens(room), room.most_tokens)
         if not self.compress and _fits_whole(room, everything, wanted):
             return everything
         if self.planner == "flexgen":
-            expected = self._expected()
+            expected = Expected(
+                self.prompt_tokens, self.output_tokens, self.gpu_batch, self.num_gpu_batches, self.compress
+            )
             return placement_of(best_plan(room, costs, expected), room, expected)
         load = Load(self.batch or room.max_batch, 0, self.prompt_tokens + self.output_tokens // 2)
         return replace(choose(room, costs, self.form, load, wanted).placement, zero_copy=self.zero_copy)
 
     def decide(self, view: View) -> Decision:
         if view.placement is not None and view.placement.block[0]:
+            from engines.lp_balanced.offline import lockstep
+
             return lockstep(view, view.placement)
         proposal = view.propose()
         proposal.continue_running()
@@ -87,6 +93,15 @@ class LpBalanced:
         if self.planner == "twinpilots" and plan.mode is Mode.PLACED and view.placement is not None:
             self._pilot.observe(view.placement, _known(view.predict), plan, result)
 
+    @property
+    def _pilot(self) -> "Pilot":
+        from engines.lp_balanced.online import Pilot
+
+        if not self._pilots:
+            self._pilots.append(Pilot(self.form, self.band))
+        pilot: Pilot = self._pilots[0]
+        return pilot
+
     # --- twinpilots --------------------------------------------------------------------------------------------------
 
     def _piloted(self, view: View, proposal: Proposal) -> Decision:
@@ -94,17 +109,14 @@ class LpBalanced:
         decodes = proposal.decodes
         prompt_rows = sum([prefill.tokens for prefill in proposal.prefills])
         context = sum([request.computed for request in decodes]) // max(1, len(decodes))
+        from engines.lp_balanced.online import Load
+
         load = Load(len(decodes) + prompt_rows, prompt_rows, context)
         wanted = self._pilot.placement(view.placement, _known(view.predict), load)
         decision = proposal.decision(Mode.PLACED)
         if wanted == view.placement:
             return decision
         return Decision(decision.mode, decision.batches, decision.preemptions, decision.moves, decision.cohorts, wanted)
-
-    # --- flexgen -----------------------------------------------------------------------------------------------------
-
-    def _expected(self) -> Expected:
-        return Expected(self.prompt_tokens, self.output_tokens, self.gpu_batch, self.num_gpu_batches, self.compress)
 
     def _wanted_tokens(self, room: Room) -> int:
         page = room.page_tokens
