@@ -1,4 +1,4 @@
-"""About how long a cell will serve, on its own clock, as if all KV stayed on the accelerator. For `harness plan` only.
+"""About how long a cell will serve, on its own clock, as if all KV stayed where it is placed. For `harness plan` only.
 
 Arithmetic on means, good to a factor of about two: it tells minutes from days, and decides nothing.
 """
@@ -6,9 +6,13 @@ Arithmetic on means, good to a factor of about two: it tells minutes from days, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
-from engines.core.cost import Work
+from engines.core.cost import CostTable, Work
+from engines.core.pipeline import lower, makespan
+from engines.core.placement import LayerPlacement, Placement, Split
+from engines.core.types import Batch, BlockChanges, Mode, PrefillChunk, StepPlan
 from engines.model.config import load_config
 from harness.costs import predictor
 from harness.plan import CellSpec
@@ -18,9 +22,11 @@ from workloads import Request
 
 def serving_s(cell: CellSpec, requests: Sequence[Request]) -> float | None:
     """None where nothing is modelled, so that nothing can be said."""
-    costs = predictor(cell)
+    costs, placement = predictor(cell), size(cell).placement
     if costs is None:
         return None
+    if placement is not None and not placement.all_resident:
+        return max(requests[-1].arrival_s, _placed_s(cell, requests, costs, placement))
     layers = load_config(cell.model).layers
     prompts = sum(request.prompt_tokens for request in requests)
     outputs = sum(request.output_tokens for request in requests)
@@ -30,6 +36,33 @@ def serving_s(cell: CellSpec, requests: Sequence[Request]) -> float | None:
     attention_s = costs.accel_attention_s(Work(decode_rows=batch, decode_kv_tokens=batch * context))
     step_s = layers * (costs.linear_s(batch) + attention_s) + costs.head_s(batch) + costs.step_overhead_s
     return max(requests[-1].arrival_s, prefill_s + outputs / batch * step_s)
+
+
+def _placed_s(cell: CellSpec, requests: Sequence[Request], costs: CostTable, placement: Placement) -> float:
+    """By the lowering itself. What may be computed elsewhere for prompts, is."""
+    batch, context = _typical_batch(cell, requests)
+    prompts = sum(request.prompt_tokens for request in requests)
+    chunk = min(cell.budget.max_batch_tokens, prompts)
+    outputs = sum(request.output_tokens for request in requests)
+    for_prompts = _streamed(placement) if placement.replaceable else placement
+    prefill_s = _step_s(Batch(prefills=(PrefillChunk(0, 0, 0, chunk, True),)), for_prompts, costs)
+    step_s = _step_s(Batch(tuple(range(batch)), (context,) * batch), placement, costs)
+    return prompts / chunk * prefill_s + outputs / batch * step_s
+
+
+def _step_s(batch: Batch, placement: Placement, costs: CostTable) -> float:
+    plan = StepPlan(0, Mode.PLACED, (batch,), BlockChanges())
+    return makespan(lower(plan, placement), plan, costs)[0] + costs.step_overhead_s
+
+
+def _streamed(placement: Placement) -> Placement:
+    """What the host would compute comes over the link instead."""
+    layers = []
+    for layer in placement.layers:
+        splits = [Split(split.resident, split.streamed + split.host, split.from_disk) for split in layer.splits]
+        qkv, output, up, down = splits
+        layers.append(LayerPlacement(qkv, output, up, down, layer.kv, layer.prompts))
+    return replace(placement, layers=tuple(layers))
 
 
 def _typical_batch(cell: CellSpec, requests: Sequence[Request]) -> tuple[int, int]:
