@@ -8,7 +8,7 @@ has one that a step of decodes would not want. The embedding stays on the host, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from engines.core.cost import PlacedCosts, Work, work_of
@@ -21,6 +21,7 @@ from engines.core.units import Tier, Unit
 from engines.lp_balanced.balance import Balance, Form, Piece, balance
 from engines.lp_balanced.tracker import Tracker
 
+LESS = (1.0, 0.75, 0.5, 0.25, 0.0)  # of what the balance gives the host
 KV_CHOICES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the layers' KV on the host
 UNITS = (Unit.GPU, Unit.CPU, Unit.H2D)
 Scale = Callable[[Unit], float]
@@ -90,14 +91,24 @@ def _pin(layers: tuple[LayerPlacement, ...], count: int) -> tuple[LayerPlacement
 def rebalanced(
     placement: Placement, costs: PlacedCosts, form: Form, load: Load, scale: Scale = as_believed
 ) -> Balanced:
-    """Residents and KV stay; what is on the host is dealt anew."""
+    """Residents and KV stay; what is on the host is dealt anew.
+
+    The balance adds computing and transfers up, which overlap here, and knows nothing of the chain within a layer: for
+    steps that are all arithmetic it leaves the host too much. So less is tried too, and the lowering has the last word.
+    """
     pieces = list(_pieces(placement, costs, load, scale))
     resident = frozenset(
         index for index, piece in enumerate(pieces) if placement.layers[piece.layer].split(Part(piece.name)).is_resident
     )
     cpu_s, gpu_s = _attention_s(placement, costs, load)
     found = balance(pieces, form, resident, cpu_s * scale(Unit.CPU), gpu_s * scale(Unit.GPU))
-    shares = iter(found.host_share)
+    parts = LESS if form == "lp" else (1.0, 0.0)  # of an operator that may not be split: all of it or nothing
+    dealt = [_dealt(placement, [part * share for share in found.host_share]) for part in parts]
+    return min([Balanced(made, found, _step_s(made, costs, load)) for made in dealt], key=lambda each: each.step_s)
+
+
+def _dealt(placement: Placement, host_shares: Sequence[float]) -> Placement:
+    shares = iter(host_shares)
     layers = []
     for layer in placement.layers:
         host = [next(shares) for _ in Part]
@@ -107,8 +118,7 @@ def rebalanced(
         ]
         qkv, output, up, down = splits
         layers.append(LayerPlacement(qkv, output, up, down, layer.kv, layer.prompts))
-    made = replace(placement, layers=tuple(layers))
-    return Balanced(made, found, _step_s(made, costs, load))
+    return replace(placement, layers=tuple(layers))
 
 
 def _pieces(placement: Placement, costs: PlacedCosts, load: Load, scale: Scale) -> Iterator[Piece]:

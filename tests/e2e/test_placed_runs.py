@@ -59,7 +59,8 @@ def test_simulated(tmp_path: Path) -> None:
     rates = {engine: cell.metrics["output_tokens_per_s"] for engine, cell in cells.items()}
     assert rates["twinpilots"] > 1.5 * rates["flexgen"] > 1.5 * rates["weight_streaming"] * 0.9
     assert rates["packed"] > rates["flexgen"]
-    assert cells["twinpilots"].metrics["load_imbalance"] < 0.2 < cells["flexgen"].metrics["load_imbalance"]
+    imbalance = {engine: cell.metrics["load_imbalance"] for engine, cell in cells.items()}
+    assert imbalance["twinpilots"] < 0.5 * imbalance["flexgen"]
     assert cells["twinpilots"].metrics["peak_host_bytes"] > 20 * 2**20
     for cell in cells.values():
         assert cell.metrics["prediction_error_percent_p50"] < 10.0

@@ -18,7 +18,8 @@ from engines.core.scheduler import EngineCore
 from engines.core.types import Capabilities, Limits, Mode, RequestSpec, StepPlan, TierCapacity
 from engines.core.units import Tier
 from engines.hardware import load_hardware
-from engines.lp_balanced.online import Load, rebalanced
+from engines.lp_balanced.balance import Form
+from engines.lp_balanced.online import Load, _dealt, _step_s, rebalanced
 from engines.lp_balanced.policy import LpBalanced
 from engines.model.config import load_config
 from engines.static_partition.policy import StaticPartition
@@ -140,6 +141,18 @@ def test_prompts_are_not_left_to_the_host() -> None:
     decodes = rebalanced(placement, COSTS, "lp", Load(8, 0, 160)).balance
     prompts = rebalanced(placement, COSTS, "lp", Load(512, 512, 0)).balance
     assert sum(prompts.host_share) < 0.5 * sum(decodes.host_share)
+
+
+@pytest.mark.parametrize("form", ["lp", "integer"])
+def test_prompts_take_no_longer_than_with_everything_streamed(form: Form) -> None:
+    """The balance adds up what overlaps; its solution for a step of prompts is slower than leaving the host alone."""
+    placement, load = ONLINE.place(ROOM, COSTS), Load(512, 512, 0)
+    found = rebalanced(placement, COSTS, form, load)
+    streamed = [split.streamed + split.host for layer in placement.layers for split in layer.splits]
+    assert sum(streamed) > 0
+    alone = _dealt(placement, [0.0] * len(streamed))
+    assert found.step_s <= _step_s(alone, COSTS, load)
+    assert found.step_s < 0.9 * _step_s(_dealt(placement, found.balance.host_share), COSTS, load)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
