@@ -6,12 +6,12 @@ Arithmetic on means, good to a factor of about two: it tells minutes from days, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from engines.core.cost import CostTable, Work
 from engines.core.pipeline import lower, makespan
-from engines.core.placement import LayerPlacement, Placement, Split
+from engines.core.placement import Part, Placement
+from engines.core.placing import dealt
 from engines.core.types import Batch, BlockChanges, Mode, PrefillChunk, StepPlan
 from engines.model.config import load_config
 from harness.costs import predictor
@@ -44,7 +44,8 @@ def _placed_s(cell: CellSpec, requests: Sequence[Request], costs: CostTable, pla
     prompts = sum(request.prompt_tokens for request in requests)
     chunk = min(cell.budget.max_batch_tokens, prompts)
     outputs = sum(request.output_tokens for request in requests)
-    for_prompts = _streamed(placement) if placement.replaceable else placement
+    nothing = [0.0] * len(Part) * len(placement.layers)
+    for_prompts = dealt(placement, nothing) if placement.replaceable else placement
     prefill_s = _step_s(Batch(prefills=(PrefillChunk(0, 0, 0, chunk, True),)), for_prompts, costs)
     step_s = _step_s(Batch(tuple(range(batch)), (context,) * batch), placement, costs)
     return prompts / chunk * prefill_s + outputs / batch * step_s
@@ -53,16 +54,6 @@ def _placed_s(cell: CellSpec, requests: Sequence[Request], costs: CostTable, pla
 def _step_s(batch: Batch, placement: Placement, costs: CostTable) -> float:
     plan = StepPlan(0, Mode.PLACED, (batch,), BlockChanges())
     return makespan(lower(plan, placement), plan, costs)[0] + costs.step_overhead_s
-
-
-def _streamed(placement: Placement) -> Placement:
-    """What the host would compute comes over the link instead."""
-    layers = []
-    for layer in placement.layers:
-        splits = [Split(split.resident, split.streamed + split.host, split.from_disk) for split in layer.splits]
-        qkv, output, up, down = splits
-        layers.append(LayerPlacement(qkv, output, up, down, layer.kv, layer.prompts))
-    return replace(placement, layers=tuple(layers))
 
 
 def _typical_batch(cell: CellSpec, requests: Sequence[Request]) -> tuple[int, int]:

@@ -8,14 +8,14 @@ has one that a step of decodes would not want. The embedding stays on the host, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from engines.core.cost import PlacedCosts, Work, work_of
 from engines.core.memory import Room
 from engines.core.pipeline import lower, makespan, seconds_of
 from engines.core.placement import LayerPlacement, Part, Placement, PlacementError, Split
-from engines.core.placing import fits
+from engines.core.placing import dealt, fits
 from engines.core.types import Batch, BlockChanges, Mode, PrefillChunk, StepPlan, StepResult
 from engines.core.units import Tier, Unit
 from engines.lp_balanced.balance import Balance, Form, Piece, balance
@@ -103,22 +103,8 @@ def rebalanced(
     cpu_s, gpu_s = _attention_s(placement, costs, load)
     found = balance(pieces, form, resident, cpu_s * scale(Unit.CPU), gpu_s * scale(Unit.GPU))
     parts = LESS if form == "lp" else (1.0, 0.0)  # of an operator that may not be split: all of it or nothing
-    dealt = [_dealt(placement, [part * share for share in found.host_share]) for part in parts]
-    return min([Balanced(made, found, _step_s(made, costs, load)) for made in dealt], key=lambda each: each.step_s)
-
-
-def _dealt(placement: Placement, host_shares: Sequence[float]) -> Placement:
-    shares = iter(host_shares)
-    layers = []
-    for layer in placement.layers:
-        host = [next(shares) for _ in Part]
-        splits = [
-            split if split.is_resident else Split(0.0, 1.0 - share, 0.0, share)
-            for split, share in zip(layer.splits, host, strict=True)
-        ]
-        qkv, output, up, down = splits
-        layers.append(LayerPlacement(qkv, output, up, down, layer.kv, layer.prompts))
-    return replace(placement, layers=tuple(layers))
+    tried = [dealt(placement, [part * share for share in found.host_share]) for part in parts]
+    return min([Balanced(made, found, _step_s(made, costs, load)) for made in tried], key=lambda each: each.step_s)
 
 
 def _pieces(placement: Placement, costs: PlacedCosts, load: Load, scale: Scale) -> Iterator[Piece]:

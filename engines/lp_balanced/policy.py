@@ -11,9 +11,9 @@ from engines.core.cost import PlacedCosts, Predictor
 from engines.core.memory import Room
 from engines.core.placed_cost import placed_costs
 from engines.core.placement import Placement, PlacementError
-from engines.core.placing import mode_of
+from engines.core.placing import Placing, continued, fits, mode_of
 from engines.core.policy import Decision, Proposal, View
-from engines.core.types import Capabilities, Mode, StepPlan, StepResult, Tier
+from engines.core.types import Mode, StepPlan, StepResult
 
 if TYPE_CHECKING:  # the planners bring a solver along, which whoever only lists engines need not load
     from engines.lp_balanced.online import Pilot
@@ -22,7 +22,7 @@ COUNTS = ("prompt_tokens", "output_tokens", "batch", "gpu_batch", "num_gpu_batch
 
 
 @dataclass(frozen=True, slots=True)
-class LpBalanced:
+class LpBalanced(Placing):
     planner: Literal["twinpilots", "flexgen"] = "twinpilots"
     prompt_tokens: int = 512  # of a request, to plan for
     output_tokens: int = 128
@@ -49,17 +49,6 @@ class LpBalanced:
     def name(self) -> str:
         return "lp_balanced"
 
-    @property
-    def uses_host_kv(self) -> bool:
-        return False
-
-    @property
-    def places_weights(self) -> bool:
-        return True
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return Placement.all_on_accelerator(capabilities.layers)
-
     def place(self, room: Room, predict: Predictor | None) -> Placement:
         from engines.lp_balanced.offline import Expected, best_plan, placement_of
         from engines.lp_balanced.online import Load, choose
@@ -67,7 +56,7 @@ class LpBalanced:
         costs = _known(predict)
         everything = Placement.all_on_accelerator(room.sizes.layers)
         wanted = min(self._wanted_tokens(room), room.most_tokens)
-        if not self.compress and _fits_whole(room, everything, wanted):
+        if not self.compress and fits(room, everything, wanted):
             return everything
         if self.planner == "flexgen":
             expected = Expected(
@@ -82,11 +71,7 @@ class LpBalanced:
             from engines.lp_balanced.offline import lockstep
 
             return lockstep(view, view.placement)
-        proposal = view.propose()
-        proposal.continue_running()
-        if not proposal.preemptions:
-            proposal.admit_waiting(Tier.ACCEL)
-        mode = mode_of(view)
+        proposal, mode = continued(view), mode_of(view)
         return self._piloted(view, proposal) if mode is Mode.PLACED else proposal.decision(mode)
 
     def observe(self, view: View, plan: StepPlan, result: StepResult) -> None:
@@ -116,19 +101,12 @@ class LpBalanced:
         decision = proposal.decision(Mode.PLACED)
         if wanted == view.placement:
             return decision
-        return Decision(decision.mode, decision.batches, decision.preemptions, decision.moves, decision.cohorts, wanted)
+        return replace(decision, placement=wanted)
 
     def _wanted_tokens(self, room: Room) -> int:
         page = room.page_tokens
         each = -(-(self.prompt_tokens + self.output_tokens) // page) * page
         return (self.batch or room.max_batch) * each
-
-
-def _fits_whole(room: Room, everything: Placement, tokens: int) -> bool:
-    try:
-        return room.kv_blocks(everything) * room.page_tokens >= tokens
-    except PlacementError:
-        return False
 
 
 def _known(predict: Predictor | None) -> PlacedCosts:

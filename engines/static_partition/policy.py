@@ -11,11 +11,11 @@ from typing import Literal
 from engines.core.cost import Predictor
 from engines.core.hybrid import TwoSided
 from engines.core.memory import Room
-from engines.core.placement import ON_HOST, LayerPlacement, Placement, PlacementError
-from engines.core.placing import leading, mode_of, most_that_fit
+from engines.core.placement import ON_HOST, LayerPlacement, Placement
+from engines.core.placing import layer_counts, most_that_fit, placed_decision, refuse_negative
 from engines.core.policy import Decision, View
 from engines.core.request import Request
-from engines.core.types import Capabilities, Mode, Tier
+from engines.core.types import Mode, Tier
 from engines.core.units import Unit
 
 
@@ -31,8 +31,7 @@ class StaticPartition(TwoSided):
     def __post_init__(self) -> None:
         if self.host_share is not None and not 0.0 <= self.host_share <= 1.0:
             raise ValueError(f"host_share: {self.host_share} is no share; use 0 to 1")
-        if self.accel_layers != "auto" and self.accel_layers < 0:
-            raise ValueError(f"accel_layers: {self.accel_layers}; use auto, or 0 to the model's number of layers")
+        refuse_negative(self.accel_layers)
         for name in ("context", "slots"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -51,26 +50,15 @@ class StaticPartition(TwoSided):
     def places_weights(self) -> bool:
         return self.host_share is None
 
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return Placement.all_on_accelerator(capabilities.layers)
-
     def place(self, room: Room, predict: Predictor | None) -> Placement:
         layers = room.sizes.layers
-        if self.accel_layers != "auto":
-            if self.accel_layers > layers:
-                raise PlacementError(f"accel_layers: {self.accel_layers}, the model has {layers}; use 0 to {layers}")
-            return most_that_fit(room, [self._placement(layers, self.accel_layers)], self._reserved_tokens(room))
-        candidates = [self._placement(layers, count) for count in range(layers, -1, -1)]
-        return most_that_fit(room, candidates, self._reserved_tokens(room))
+        candidates = [self._placement(layers, count) for count in layer_counts(self.accel_layers, layers)]
+        return most_that_fit(room, candidates, self._reserved_tokens())
 
     def decide(self, view: View) -> Decision:
         if self.host_share is not None:
             return self._divided(view, self.host_share)
-        proposal = view.propose()
-        proposal.continue_running()
-        if not proposal.preemptions:
-            proposal.admit_waiting(Tier.ACCEL, most=self._most(view))
-        return proposal.decision(mode_of(view))
+        return placed_decision(view, self._most(view))
 
     # --- by layers ---------------------------------------------------------------------------------------------------
 
@@ -82,9 +70,9 @@ class StaticPartition(TwoSided):
             host = LayerPlacement(up=ON_HOST, down=ON_HOST)
         else:
             host, on_host = LayerPlacement(kv=Tier.HOST, prompts=Unit.CPU), layers
-        return Placement(leading(layers, on_host, host, LayerPlacement()), overlapped=False)
+        return Placement((host,) * on_host + (LayerPlacement(),) * (layers - on_host), overlapped=False)
 
-    def _reserved_tokens(self, room: Room) -> int:
+    def _reserved_tokens(self) -> int:
         """That a placement must have room for; a first page is the least anybody asks for."""
         return (self.slots or 1) * (self.context or 1) if self.kv == "reserved" else self.context or 1
 

@@ -10,22 +10,20 @@ from typing import Literal
 
 from engines.core.cost import Predictor
 from engines.core.memory import Room
-from engines.core.placement import FROM_DISK, STREAMED, LayerPlacement, Placement, PlacementError
-from engines.core.placing import most_that_fit, placed_decision
+from engines.core.placement import FROM_DISK, STREAMED, LayerPlacement, Placement
+from engines.core.placing import Placing, layer_counts, most_that_fit, placed_decision, refuse_negative
 from engines.core.policy import Decision, View
-from engines.core.types import Capabilities
 from engines.core.units import Tier
 
 
 @dataclass(frozen=True, slots=True)
-class WeightStreaming:
+class WeightStreaming(Placing):
     accel_layers: int | Literal["auto"] = "auto"  # that stay there; auto: as many as fit beside `kv_tokens`
     kv_tokens: int | None = None  # to leave room for; a quarter of the accelerator when not given
     prefetch: bool = False
 
     def __post_init__(self) -> None:
-        if self.accel_layers != "auto" and self.accel_layers < 0:
-            raise ValueError(f"accel_layers: {self.accel_layers}; use auto, or 0 to the model's number of layers")
+        refuse_negative(self.accel_layers)
         if self.kv_tokens is not None and self.kv_tokens < 1:
             raise ValueError(f"kv_tokens: {self.kv_tokens}; use 1 or more, or leave it out")
 
@@ -33,22 +31,8 @@ class WeightStreaming:
     def name(self) -> str:
         return "weight_streaming"
 
-    @property
-    def uses_host_kv(self) -> bool:
-        return False
-
-    @property
-    def places_weights(self) -> bool:
-        return True
-
-    def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
-        return Placement.all_on_accelerator(capabilities.layers)
-
     def place(self, room: Room, predict: Predictor | None) -> Placement:
-        layers = room.sizes.layers
-        if self.accel_layers != "auto" and self.accel_layers > layers:
-            raise PlacementError(f"accel_layers: {self.accel_layers}, the model has {layers}; use 0 to {layers}")
-        counts = range(layers, -1, -1) if self.accel_layers == "auto" else [self.accel_layers]
+        counts = layer_counts(self.accel_layers, room.sizes.layers)
         return most_that_fit(room, [self._placement(room, count) for count in counts], self._kv_tokens(room))
 
     def decide(self, view: View) -> Decision:

@@ -12,6 +12,7 @@ from engines.backends.sim import SimExecutor
 from engines.core.clock import VirtualClock
 from engines.core.memory import ModelSizes, Room, footprint
 from engines.core.placement import Part, Placement, PlacementError
+from engines.core.placing import dealt
 from engines.core.policy import Policy
 from engines.core.roofline import Roofline
 from engines.core.scheduler import EngineCore
@@ -19,7 +20,7 @@ from engines.core.types import Capabilities, Limits, Mode, RequestSpec, StepPlan
 from engines.core.units import Tier
 from engines.hardware import load_hardware
 from engines.lp_balanced.balance import Form
-from engines.lp_balanced.online import Load, _dealt, _step_s, rebalanced
+from engines.lp_balanced.online import Load, _step_s, rebalanced
 from engines.lp_balanced.policy import LpBalanced
 from engines.model.config import load_config
 from engines.static_partition.policy import StaticPartition
@@ -150,9 +151,9 @@ def test_prompts_take_no_longer_than_with_everything_streamed(form: Form) -> Non
     found = rebalanced(placement, COSTS, form, load)
     streamed = [split.streamed + split.host for layer in placement.layers for split in layer.splits]
     assert sum(streamed) > 0
-    alone = _dealt(placement, [0.0] * len(streamed))
+    alone = dealt(placement, [0.0] * len(streamed))
     assert found.step_s <= _step_s(alone, COSTS, load)
-    assert found.step_s < 0.9 * _step_s(_dealt(placement, found.balance.host_share), COSTS, load)
+    assert found.step_s < 0.9 * _step_s(dealt(placement, found.balance.host_share), COSTS, load)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
