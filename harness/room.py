@@ -81,7 +81,3 @@ def workspace_bytes(spec: CellSpec, model: ModelConfig, dtype_bytes: int) -> int
     """Activations of one layer at the largest batch (they are reused layer after layer), and the logits in float32."""
     widest = 3 * model.hidden_size + model.qkv_size + model.up_size
     return spec.budget.max_batch_tokens * widest * dtype_bytes + spec.budget.max_batch * model.vocab_size * 4
-
-
-def gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**27 else f"{size_bytes / 2**20:.1f} MiB"

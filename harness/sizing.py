@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from engines.core.memory import Room, footprint
+from engines.core.memory import Room, footprint, gib
 from engines.core.placement import Placement
 from engines.core.policy import Policy
 from engines.core.types import Capabilities, Tier, TierCapacity, Unit
@@ -22,7 +22,7 @@ from harness.environment import allowed_cores
 from harness.errors import ConfigError, is_user_mistake
 from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
-from harness.room import HOST_SHARE, disk_folder, gib, machine_memory, models_whole_machine, workspace_bytes
+from harness.room import HOST_SHARE, disk_folder, machine_memory, models_whole_machine, workspace_bytes
 
 HOST_PAGE_TOKENS = 256  # large pages feed the host's memory controllers better (measured for the host kernel)
 

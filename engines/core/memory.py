@@ -34,7 +34,7 @@ class ModelSizes:
     head_bytes: int  # what sampling reads: among the fixed bytes, or the embedding where that is the head
 
     def matrix_bytes(self, part: Part, columns: int, *, packed: bool) -> int:
-        inputs = self.inputs(part)
+        inputs, _ = self.widths[part]
         if packed:
             return packed_bytes((columns, inputs), dtype_bytes=self.bytes_per_parameter)
         return inputs * columns * self.bytes_per_parameter
@@ -43,11 +43,13 @@ class ModelSizes:
         """All four matrices."""
         return sum(self.matrix_bytes(part, self.outputs(part), packed=packed) for part in Part)
 
-    def inputs(self, part: Part) -> int:
-        return self.matrices[list(Part).index(part)][0]
+    @property
+    def widths(self) -> dict[Part, tuple[int, int]]:
+        """Inputs and outputs of each matrix."""
+        return dict(zip(Part, self.matrices, strict=True))
 
     def outputs(self, part: Part) -> int:
-        return self.matrices[list(Part).index(part)][1]
+        return self.widths[part][1]
 
     def kv_bytes(self, *, packed: bool) -> int:
         """Of one token in one layer."""
@@ -139,11 +141,11 @@ class Room:
         taken = footprint(placement, self.sizes).of(tier)
         kv = f" and one page of KV in {placement.kv_layers(tier)} layers" if placement.kv_layers(tier) else ""
         return (
-            f"{_size(taken)} of weights and buffers{kv} do not fit the {TIER_NAMES[tier]}: "
-            f"{_size(missing)} are short of {KEYS[tier]} {_size(self.budget(tier))}; "
+            f"{gib(taken)} of weights and buffers{kv} do not fit the {TIER_NAMES[tier]}: "
+            f"{gib(missing)} are short of {KEYS[tier]} {gib(self.budget(tier))}; "
             f"place less there or raise {KEYS[tier]}"
         )
 
 
-def _size(size_bytes: int) -> str:
+def gib(size_bytes: int) -> str:
     return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**27 else f"{size_bytes / 2**20:.1f} MiB"

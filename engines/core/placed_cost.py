@@ -1,5 +1,6 @@
 """What the ops of placed weights cost by a table: which rows, how wide, over which of its rates."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -49,20 +50,19 @@ def placed_seconds_of(op: Op, whole: Work, costs: PlacedCosts) -> float:
         case OpKind.KV_TO_HOST:
             return costs.kv_to_host_s(work.prefill_tokens) * (PACKED_SHARE if op.packed else 1.0)
         case OpKind.KV_TO_ACCEL:
-            return costs.kv_to_accel_s(_earlier(work)) * (PACKED_SHARE if op.packed else 1.0)
+            return costs.kv_to_accel_s(kv_before(work)) * (PACKED_SHARE if op.packed else 1.0)
         case OpKind.READ_KV:
-            return costs.kv_on_disk_s(work.decode_kv_tokens - work.decode_rows + _earlier(work), writes=False)
+            return costs.kv_on_disk_s(kv_read(work), writes=False)
         case OpKind.WRITE_KV:
-            return costs.kv_on_disk_s(work.decode_rows + work.prefill_tokens, writes=True)
+            return costs.kv_on_disk_s(kv_written(work), writes=True)
         case OpKind.HEAD:
             return costs.head_s(work.sampled)
         case _:
-            return costs.rows_s(values_per_row(op, costs), costs.gemm_rows(work), _target(op))
+            return costs.rows_s(values_per_row(op, costs.widths), costs.gemm_rows(work), _target(op))
 
 
-def values_per_row(op: Op, costs: PlacedCosts) -> float:
+def values_per_row(op: Op, widths: Mapping[Part, tuple[int, int]]) -> float:
     """What crosses the link for each row."""
-    widths = costs.widths
     match op.kind:
         case OpKind.HIDDEN_TO_HOST | OpKind.HIDDEN_TO_ACCEL:
             return widths[Part.QKV][0]
@@ -70,8 +70,10 @@ def values_per_row(op: Op, costs: PlacedCosts) -> float:
             return widths[op.parts[0]][0]
         case OpKind.OUTPUT_TO_ACCEL:
             return op.share * widths[op.parts[0]][1]
-        case OpKind.QKV_TO_HOST:
+        case OpKind.QKV_TO_HOST | OpKind.ROWS_TO_HOST:
             return widths[Part.QKV][1]
+        case OpKind.ROWS_TO_ACCEL:
+            return widths[Part.OUTPUT][0]
     raise ValueError(f"{op.kind.value} carries no rows")
 
 
@@ -80,6 +82,15 @@ def _target(op: Op) -> Tier:
     return Tier.HOST if to_host else Tier.ACCEL
 
 
-def _earlier(work: Work) -> int:
-    """KV of a prompt's earlier chunks."""
+def kv_before(work: Work) -> int:
+    """Tokens of the prompts' earlier chunks."""
     return work.prefill_kv_tokens - work.prefill_tokens
+
+
+def kv_read(work: Work) -> int:
+    """Tokens whose KV was there before the step."""
+    return work.decode_kv_tokens - work.decode_rows + kv_before(work)
+
+
+def kv_written(work: Work) -> int:
+    return work.decode_rows + work.prefill_tokens

@@ -10,12 +10,12 @@ from engines.core.cost import Work
 from engines.core.memory import ModelSizes
 from engines.core.ops import Op, OpKind
 from engines.core.packing import packed_bytes
-from engines.core.placed_cost import work_of_rows_in
+from engines.core.placed import AFTER_ATTENTION
+from engines.core.placed_cost import kv_before, kv_read, kv_written, values_per_row, work_of_rows_in
 from engines.core.placement import Part
 from engines.core.types import Move
 
 ALL_PARTS = tuple(Part)
-AFTER_ATTENTION = (Part.OUTPUT, Part.UP, Part.DOWN)
 
 NAMES = {
     OpKind.MOVE: "KV over the link",
@@ -91,17 +91,17 @@ def bytes_of(op: Op, whole: Work, moves: tuple[Move, ...], sizes: ModelSizes) ->
         case OpKind.KV_TO_HOST:
             return work.prefill_tokens * kv
         case OpKind.KV_TO_ACCEL:
-            return _earlier(work) * kv
+            return kv_before(work) * kv
         case OpKind.READ_KV:
-            return (work.decode_kv_tokens - work.decode_rows + _earlier(work)) * kv
+            return kv_read(work) * kv
         case OpKind.WRITE_KV:
-            return (work.decode_rows + work.prefill_tokens) * kv
+            return kv_written(work) * kv
         case OpKind.HEAD:
             return sizes.head_bytes
         case OpKind.ROWS_TO_HOST | OpKind.ROWS_TO_ACCEL:
-            return work.host_rows * _row_values(op, sizes) * sizes.bytes_per_parameter
+            return work.host_rows * values_per_row(op, sizes.widths) * sizes.bytes_per_parameter
         case _:
-            return work.tokens * _row_values(op, sizes) * sizes.bytes_per_parameter
+            return work.tokens * values_per_row(op, sizes.widths) * sizes.bytes_per_parameter
 
 
 def _weights(parts: tuple[Part, ...], sizes: ModelSizes, *, packed: bool = False) -> int:
@@ -117,24 +117,3 @@ def _of_matrices(
     if packed:
         return sum(packed_bytes((outputs, inputs), dtype_bytes=bytes_per_parameter) for inputs, outputs in shapes)
     return sum(inputs * outputs for inputs, outputs in shapes) * bytes_per_parameter
-
-
-def _row_values(op: Op, sizes: ModelSizes) -> float:
-    """How wide a row is that crosses the link."""
-    match op.kind:
-        case OpKind.ROWS_TO_HOST | OpKind.QKV_TO_HOST:
-            return sizes.outputs(Part.QKV)
-        case OpKind.ROWS_TO_ACCEL:
-            return sizes.inputs(Part.OUTPUT)
-        case OpKind.HIDDEN_TO_HOST | OpKind.HIDDEN_TO_ACCEL:
-            return sizes.inputs(Part.QKV)
-        case OpKind.INPUT_TO_HOST | OpKind.INPUT_TO_ACCEL:
-            return sizes.inputs(op.parts[0])
-        case OpKind.OUTPUT_TO_ACCEL:
-            return op.share * sizes.outputs(op.parts[0])
-    raise ValueError(f"{op.kind.value} carries no rows")
-
-
-def _earlier(work: Work) -> int:
-    """KV of a prompt's earlier chunks."""
-    return work.prefill_kv_tokens - work.prefill_tokens

@@ -102,18 +102,6 @@ def balance(
     return Balance(tuple(shares), *program.loads_s(counts), duals, proven)
 
 
-def pin_leading(pieces: Sequence[Piece], room_bytes: int) -> frozenset[int]:
-    """The leading layers, each whole, as long as they fit."""
-    pinned: set[int] = set()
-    for layer in sorted({piece.layer for piece in pieces}):
-        members = [index for index, piece in enumerate(pieces) if piece.layer == layer]
-        room_bytes -= sum(pieces[index].size_bytes for index in members)
-        if room_bytes < 0:
-            break
-        pinned.update(members)
-    return frozenset(pinned)
-
-
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """Pieces that only their layer and name tell apart, by layer."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.core.memory import ModelSizes, Room, footprint
+from engines.core.memory import Room, footprint
 from engines.core.placement import FROM_DISK, ON_HOST, STREAMED, LayerPlacement, Placement, PlacementError
 from engines.core.types import Limits
 from engines.core.units import Tier, Unit
@@ -13,19 +13,8 @@ from harness.placed_sizing import model_sizes
 from harness.real_placed import PlacedModel
 from tests.model_folders import make_folder, small_config
 from tests.placements import DISK, Placed, open_placed, placements, whole
+from tests.sizes import SIZES
 
-SIZES = ModelSizes(
-    layers=4,
-    matrices=((10, 30), (10, 10), (10, 40), (20, 10)),
-    bytes_per_parameter=2,
-    kv_bytes_per_token=40,
-    kv_heads=2,
-    head_dim=5,
-    embedding_bytes=1000,
-    fixed_bytes=500,
-    head_bytes=300,
-    tied_head=False,
-)
 LAYER = 2 * (300 + 100 + 400 + 200)
 ROOM = Room(SIZES, 10_000, 20_000, 0, 700, page_tokens=10, most_tokens=1000, max_batch=4, max_batch_tokens=64)
 

@@ -5,27 +5,15 @@ from dataclasses import replace
 import pytest
 
 from engines.core.cost import Work, work_of
-from engines.core.memory import ModelSizes
 from engines.core.ops import Op, OpKind, Program, RowsOf
 from engines.core.pipeline import lower
 from engines.core.placement import Part
 from engines.core.traffic import NAMES, WEIGHTS_ONLY, bytes_of, operator_of
 from engines.core.types import Batch, BlockChanges, Mode, Move, PrefillChunk, StepPlan, Tier, Unit
 from tests.placements import placements
+from tests.sizes import SIZES
 
 LAYERS = 4
-SIZES = ModelSizes(
-    layers=LAYERS,
-    matrices=((10, 30), (10, 10), (10, 40), (20, 10)),
-    bytes_per_parameter=2,
-    kv_bytes_per_token=40,
-    kv_heads=2,
-    head_dim=5,
-    embedding_bytes=1000,
-    fixed_bytes=500,
-    tied_head=False,
-    head_bytes=300,
-)
 QKV, OUTPUT, UP, DOWN = 600, 200, 800, 400
 # Two decodes with 32 and 16 tokens of KV, eight prompt tokens after sixteen, and eight of a new prompt.
 BATCH = Batch((0, 1), (31, 15), (PrefillChunk(2, 9, 16, 8, True), PrefillChunk(3, 10, 0, 8, False)))

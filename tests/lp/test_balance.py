@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.optimize import OptimizeResult
 
-from engines.lp_balanced.balance import Balance, Form, Piece, balance, pin_leading
+from engines.lp_balanced.balance import Balance, Form, Piece, balance
 
 NAMES = ("qkv", "output", "up", "down")
 FORMS: tuple[Form, ...] = ("lp", "integer")
@@ -301,17 +301,6 @@ def test_nothing_to_deal(form: Form) -> None:
     assert balance([], form).imbalance == 0.0
     assert balance([], form, fixed_cpu_s=2.0, fixed_gpu_s=1.0).binds == ("CPU load",)
     assert balance([Piece(0, "up", 0.0, 0.0, 0.0, 1)], form).host_share == (0.0,)
-
-
-def test_leading_layers_are_pinned_whole_while_they_fit() -> None:
-    sizes = [(layer, size) for layer, parts in enumerate([(5, 5), (7, 3), (20, 1), (1, 1)]) for size in parts]
-    pieces = [Piece(layer, "up", 1e-3, 1e-3, 1e-3, size) for layer, size in sizes]
-    assert pin_leading(pieces, 9) == frozenset()
-    assert pin_leading(pieces, 10) == {0, 1}
-    assert pin_leading(pieces, 19) == {0, 1}
-    assert pin_leading(pieces, 40) == {0, 1, 2, 3}  # the third does not fit, so that the fourth does not lead
-    assert pin_leading(pieces, 43) == set(range(8))
-    assert pin_leading(pieces[::-1], 10) == {6, 7}
 
 
 @pytest.mark.parametrize("times_s", [(-1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, math.inf), (math.nan, 1.0, 1.0)])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from engines.core.memory import ModelSizes
 from engines.core.placement import STREAMED, LayerPlacement, Placement
 from engines.core.types import Capabilities, Tier, TierCapacity
 from harness.collectors.steps import StepObservation, step_columns
@@ -12,19 +11,8 @@ from harness.memory_use import memory_use, peaks
 from harness.metric_catalogue import MEMORY
 from results.memory_use import MemoryUse
 from results.store import StepWriter
+from tests.sizes import SIZES
 
-SIZES = ModelSizes(
-    layers=4,
-    matrices=((10, 30), (10, 10), (10, 40), (20, 10)),
-    bytes_per_parameter=2,
-    kv_bytes_per_token=40,
-    kv_heads=2,
-    head_dim=5,
-    embedding_bytes=1000,
-    fixed_bytes=500,
-    tied_head=False,
-    head_bytes=300,
-)
 LAYER = 2000
 USE = MemoryUse({"accel": 1000, "host": 50, "disk": 7}, {"accel": 10, "host": 3, "disk": 1}, 100)
 
