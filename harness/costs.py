@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from engines.core.cost import CostTable, Predictor
 from engines.core.roofline import MachineRates, ModelCosts, Roofline
-from engines.hardware import Hardware, load_hardware
+from engines.hardware import Hardware
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
 from harness.experiment import Pace
+from harness.machine import machine_of
 from harness.plan import CellSpec, ProfileSpec
 from harness.profile_file import Profile, digest_of, load_profile, mismatches
 
@@ -28,7 +29,7 @@ def cost_table(spec: CellSpec) -> CostTable | None:
         return _profile_of(spec, spec.profile).table()
     if spec.hardware is None:
         raise ConfigError(f"hardware: the {spec.backend} backend models a machine; name one (`harness list hardware`)")
-    hardware, model, pace = load_hardware(spec.hardware), load_config(spec.model), spec.emulation.pace
+    hardware, model, pace = machine_of(spec), load_config(spec.model), spec.emulation.pace
     if pace.reference_model is None:
         return Roofline(model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype), pace.time_scale)
     reference = load_config(pace.reference_model)
@@ -82,6 +83,7 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
     gpu, cpu, link = hardware.gpu, hardware.cpu, hardware.link
     if dtype not in gpu.flops:
         raise ConfigError(f"dtype: {hardware.name} has no {dtype}; it has {', '.join(sorted(gpu.flops))}")
+    by_tokens = gpu.gemm.by_tokens
     return MachineRates(
         gemm_bytes_per_s=gpu.gemm.bandwidth_efficiency * gpu.bandwidth_bytes_per_s,
         gemm_flops_per_s=gpu.gemm.compute_efficiency * gpu.flops[dtype],
@@ -99,6 +101,7 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
         host_gemm_flops_per_s=cpu.flops,
         disk_read_bytes_per_s=hardware.disk.read_bytes_per_s,
         disk_write_bytes_per_s=hardware.disk.write_bytes_per_s,
+        gemm_by_tokens=tuple(zip(by_tokens.tokens, by_tokens.ratios, strict=True)) if by_tokens else (),
     )
 
 

@@ -9,11 +9,11 @@ from engines.core.memory import ModelSizes, Room
 from engines.core.placement import Placement, PlacementError
 from engines.core.policy import PlacingPolicy
 from engines.core.roofline import Roofline
-from engines.hardware import load_hardware
 from engines.model.config import ModelConfig, load_config
 from engines.registry import is_policy, make_engine
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs, predictor
 from harness.errors import ConfigError
+from harness.machine import machine_of
 from harness.plan import CellSpec
 from harness.room import accel_memory, disk_memory, host_memory, workspace_bytes
 
@@ -47,7 +47,7 @@ def belief(spec: CellSpec) -> Predictor | None:
     if hasattr(believed, "weights_s") or spec.hardware is None:
         return believed
     return Roofline(
-        model_costs(load_config(spec.model), spec.dtype), machine_rates(load_hardware(spec.hardware), spec.dtype)
+        model_costs(load_config(spec.model), spec.dtype), machine_rates(machine_of(spec), spec.dtype)
     )
 
 

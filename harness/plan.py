@@ -76,6 +76,8 @@ class CellSpec:
     order: int  # position in the run
     max_request_tokens: int | None = None  # prompt and output together, as every engine of the run can hold it
     profile: ProfileSpec | None = None
+    draw: int = 0  # which of the machines that the catalogue entry may as well describe; 0 is the entry itself
+    draws: int = 0  # of so many
 
     def to_json(self) -> str:
         return _SPEC.dump_json(self, indent=2).decode()
@@ -176,6 +178,8 @@ def _in_order(experiment: Experiment, points: list[WorkloadSpec]) -> Iterator[tu
 def _cell_id(cell: CellSpec) -> str:
     """Readable first, then a hash of all that decides the numbers."""
     identity = asdict(replace(cell, order=0, experiment="", measure=replace(cell.measure, time_limit_s=0.0)))
+    for key in ("draw", "draws"):  # told beside the numbers, and no part of what decides them
+        del identity[key]
     canonical = json.dumps(json.loads(_ANY.dump_json(identity)), sort_keys=True)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     return f"{_slug(cell.engine.name)}-{_slug(cell.workload.name)}-r{cell.repeat}-{digest}"

@@ -6,10 +6,11 @@ import tempfile
 
 import psutil
 
-from engines.hardware import Hardware, load_hardware
+from engines.hardware import Hardware
 from engines.model.config import ModelConfig
 from harness.errors import ConfigError
 from harness.gpu import local_gpus
+from harness.machine import machine_of
 from harness.plan import CellSpec
 
 GPU_SHARE = 0.9  # of a GPU's memory, when the budget says auto: the rest is the driver's and the allocator's
@@ -23,7 +24,7 @@ def models_whole_machine(spec: CellSpec) -> Hardware | None:
     """Where a catalogue machine is simulated in its own size."""
     if spec.backend != "sim" or spec.hardware is None or spec.emulation.pace.reference_model is not None:
         return None
-    return load_hardware(spec.hardware)
+    return machine_of(spec)
 
 
 def accel_memory(spec: CellSpec, taken_bytes: int) -> int:

@@ -14,12 +14,12 @@ from engines.core.memory import Room, footprint, gib
 from engines.core.placement import Placement
 from engines.core.policy import Policy
 from engines.core.types import Capabilities, Tier, TierCapacity, Unit
-from engines.hardware import load_hardware
 from engines.model.config import ModelConfig, load_config
 from engines.registry import is_policy, make_engine
 from harness.costs import DTYPE_BYTES
 from harness.environment import allowed_cores
 from harness.errors import ConfigError, is_user_mistake
+from harness.machine import machine_of
 from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
 from harness.room import HOST_SHARE, disk_folder, machine_memory, models_whole_machine, workspace_bytes
@@ -110,7 +110,7 @@ def host_threads(spec: CellSpec) -> int:
     if isinstance(spec.budget.cpu_threads, int):
         return spec.budget.cpu_threads
     if spec.backend == "sim" and spec.hardware is not None:
-        return max(1, load_hardware(spec.hardware).cpu.cores - 1)
+        return max(1, machine_of(spec).cpu.cores - 1)
     return max(1, len(allowed_cores()) - (spec.budget.accel_cores if spec.backend == "cpu" else 1))
 
 

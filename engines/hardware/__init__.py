@@ -4,9 +4,11 @@ A machine is data, never code: users add one with a YAML file of their own, by p
 """
 
 from engines.hardware.catalogue import HardwareError, catalogue_names, load_hardware
-from engines.hardware.machine import Cpu, Disk, Gemm, Gpu, GpuAttention, Grade, Hardware, Link, Source
+from engines.hardware.draws import drawn, uncertain
+from engines.hardware.machine import ByTokens, Cpu, Disk, Gemm, Gpu, GpuAttention, Grade, Hardware, Link, Source
 
 __all__ = [
+    "ByTokens",
     "Cpu",
     "Disk",
     "Gemm",
@@ -18,5 +20,7 @@ __all__ = [
     "Link",
     "Source",
     "catalogue_names",
+    "drawn",
     "load_hardware",
+    "uncertain",
 ]

@@ -29,6 +29,18 @@ class Source:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def has_range(self) -> bool:
+        return self.low is not None and self.high is not None and self.low < self.high
+
+
+@dataclass(frozen=True, slots=True)
+class ByTokens:
+    """Measured products over what the formula says, fixed parts left out, where both are known."""
+
+    tokens: tuple[int, ...]  # rising
+    ratios: tuple[float, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
@@ -37,6 +49,7 @@ class Gemm:
     bandwidth_efficiency: float
     compute_efficiency: float
     exponent: float
+    by_tokens: ByTokens | None = None  # times which, where somebody measured
 
 
 @dataclass(frozen=True, slots=True)
