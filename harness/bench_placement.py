@@ -1,8 +1,8 @@
 """`harness bench placement`: who serves a model of twice the accelerator's memory best, and does the runtime keep up?
 
 Batches of 1, 4, 16 and 64 requests, prompts short (128 + 128 tokens of the modelled workload) and long (896 + 128), all
-engines that place weights, at the pace of a T4 and its host. The whole table is simulated; the rows in EMULATED run for
-real as well, on paced tensors and threads, and are told beside it. Takes most of half an hour on a quiet machine.
+engines that place weights, at the pace of a T4 and its host. Every cell is simulated and then run for real, on paced
+tensors and threads. Slow cells have long ops, so their time is stretched less: an hour on a quiet machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.config import load_experiment
@@ -21,41 +21,45 @@ from results.schema import CellSummary
 
 CONFIG = "emulated_offload"
 BATCHES = (1, 4, 16, 64)
-EMULATED = ((1, "short"), (4, "short"), (16, "short"))
+CELL_S = 100.0  # about as long as a cell should take emulated
+SCALES = (0.25, 2.5)  # between these its time is stretched for that: an op has to be longer than its tensors take here
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`emulated`: output tokens per second of the paced run; None where it was only simulated, or was not valid."""
+    """Rates are output tokens per second of the modelled machine. `emulated`: of the paced run, None where it was not
+    valid. `scale`: the emulated machine's time over the modelled one's."""
 
     batch: int
     workload: str
     engine: str
     simulated: float
     imbalance: float
+    scale: float = 1.0
     emulated: float | None = None
     error_percent: float | None = None  # median of predicted against observed steps, emulated
     note: str = ""
 
 
-def rows() -> Iterator[Row]:
+def rows(batches: tuple[int, ...] = BATCHES) -> Iterator[Row]:
     experiment = load_experiment(CONFIG)
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as folder:
-        for batch in BATCHES:
-            simulated = _cells(_at(experiment, batch), "sim", Path(folder))
-            names = [name for size, name in EMULATED if size == batch]
-            emulated = _cells(_only(_at(experiment, batch), names), "cpu", Path(folder)) if names else {}
-            for (workload, engine), cell in simulated.items():
-                yield _row(batch, workload, engine, cell, emulated.get((workload, engine)))
+        for batch in batches:
+            at_batch = _at(experiment, batch)
+            for (workload, engine), cell in _cells(_paced(at_batch, "sim", 1.0), Path(folder)).items():
+                row = Row(batch, workload, engine, _rate(cell) or 0.0, cell.metrics.get("load_imbalance", float("nan")))
+                yield _emulated(row, _only(at_batch, workload, engine), Path(folder))
 
 
-def _row(batch: int, workload: str, engine: str, simulated: CellSummary, emulated: CellSummary | None) -> Row:
-    figures = simulated.metrics
-    row = Row(batch, workload, engine, _rate(simulated) or 0.0, figures.get("load_imbalance", float("nan")))
-    if emulated is None:
+def _emulated(row: Row, experiment: Experiment, folder: Path) -> Row:
+    """The row with what the paced run of its cell says."""
+    if not row.simulated:
         return row
-    error = emulated.metrics.get("prediction_error_percent_p50")
-    return Row(batch, workload, engine, row.simulated, row.imbalance, _rate(emulated), error, emulated.error or "")
+    modelled_s = experiment.workloads[0].options["output"] * row.batch / row.simulated
+    scale = round(min(max(CELL_S / modelled_s, SCALES[0]), SCALES[1]), 2)
+    (cell,) = _cells(_paced(experiment, "cpu", scale), folder).values()
+    rate, error = _rate(cell), cell.metrics.get("prediction_error_percent_p50")
+    return replace(row, scale=scale, emulated=rate and rate * scale, error_percent=error, note=cell.error or "")
 
 
 def _rate(cell: CellSummary) -> float | None:
@@ -75,14 +79,24 @@ def _at(experiment: Experiment, batch: int) -> Experiment:
     return experiment.model_copy(update={"budget": budget, "engines": tuple(engines), "workloads": tuple(workloads)})
 
 
-def _only(experiment: Experiment, names: list[str]) -> Experiment:
-    kept = tuple(each for each in experiment.workloads if each.options["name"] in names)
-    return experiment.model_copy(update={"workloads": kept})
+def _only(experiment: Experiment, workload: str, engine: str) -> Experiment:
+    return experiment.model_copy(
+        update={
+            "workloads": tuple(each for each in experiment.workloads if each.options["name"] == workload),
+            "engines": tuple(each for each in experiment.engines if (each.name or each.kind) == engine),
+        }
+    )
 
 
-def _cells(experiment: Experiment, backend: str, folder: Path) -> dict[tuple[str, str], CellSummary]:
-    changed = experiment.model_copy(update={"backend": backend, "name": f"{experiment.name}_{backend}"})
-    summary = run_experiment(changed, folder, Silence()).summary
+def _paced(experiment: Experiment, backend: str, scale: float) -> Experiment:
+    pace = experiment.emulation.pace.model_copy(update={"time_scale": scale})
+    emulation = experiment.emulation.model_copy(update={"pace": pace})
+    name = f"{experiment.name}_{backend}"
+    return experiment.model_copy(update={"backend": backend, "emulation": emulation, "name": name})
+
+
+def _cells(experiment: Experiment, folder: Path) -> dict[tuple[str, str], CellSummary]:
+    summary = run_experiment(experiment, folder, Silence()).summary
     return {(cell.workload, cell.engine): cell for cell in summary.cells}
 
 
@@ -103,6 +117,6 @@ def _line(row: Row) -> str:
     )
     if row.emulated is not None:
         ratio = row.emulated / row.simulated if row.simulated else float("nan")
-        line += f"; {row.emulated:7.2f} emulated ({ratio:.0%})"
+        line += f"; {row.emulated:7.2f} emulated ({ratio:.0%}, time x {row.scale:g})"
         line += f", steps predicted to {row.error_percent:.1f} %" if row.error_percent is not None else ""
     return line + (f"; not valid: {row.note}" if row.note else "")
