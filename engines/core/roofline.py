@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from engines.core.cost import Work
 from engines.core.placement import Part
+from engines.core.row_ratios import RowRatios
 from engines.core.types import Move, Tier, Unit
 
 PACKED_BYTES = 4.5 / 8  # per parameter: a 4-bit code, and two 16-bit numbers for every 64 of them
@@ -47,6 +48,7 @@ class MachineRates:
     host_gemm_flops_per_s: float = 0.0
     disk_read_bytes_per_s: float = 0.0
     disk_write_bytes_per_s: float = 0.0
+    gemm_by_tokens: tuple[tuple[int, float], ...] = ()  # (tokens, measured / formula); may be none
 
 
 class Roofline:
@@ -66,6 +68,7 @@ class Roofline:
         self.matrix_s = lru_cache(4096)(self._matrix_s)
         self.host_matrix_s = lru_cache(4096)(self._host_matrix_s)
         self._widths = dict(zip(Part, model.matrices, strict=False))
+        self._row_ratio = self._row_ratios()
 
     @property
     def step_overhead_s(self) -> float:
@@ -136,9 +139,19 @@ class Roofline:
             return 0.0
         machine = self.machine
         rates = (machine.gemm_bytes_per_s, machine.gemm_flops_per_s)
-        return self._streamed_s(parameters, tokens, rates) + machine.gemm_fixed_s * self.time_scale
+        streamed_s = self._streamed_s(parameters, tokens, rates)
+        if self._row_ratio is not None:
+            streamed_s *= self._row_ratio(tokens)
+        return streamed_s + machine.gemm_fixed_s * self.time_scale
 
-    def _streamed_s(self, parameters: float, tokens: int, rates: tuple[float, float]) -> float:
+    def _row_ratios(self) -> RowRatios | None:
+        """The same for all matrices: both parts of the formula grow with their parameters."""
+        machine = self.machine
+        rates = (machine.gemm_bytes_per_s, machine.gemm_flops_per_s)
+        points = machine.gemm_by_tokens
+        return RowRatios(points, lambda tokens: self._streamed_s(1.0, tokens, rates)) if points else None
+
+    def _streamed_s(self, parameters: float, tokens: float, rates: tuple[float, float]) -> float:
         """Bytes and arithmetic, which partly overlap."""
         memory_s = parameters * self.model.bytes_per_parameter / rates[0]
         compute_s = 2 * parameters * tokens / rates[1]

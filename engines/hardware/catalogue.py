@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from engines.hardware.machine import Grade, Hardware, Source
+from engines.hardware.machine import ByTokens, Grade, Hardware, Source
 from engines.suggest import did_you_mean
 
 MAY_BE_ZERO = frozenset({"fixed_s", "op_fixed_s", "latency_s", "host_overhead_per_step_s"})
 TEXT_KEYS = ("name", "description", "gpu_name")
 CONSTANT_KEYS = frozenset({"value", "source", "grade", "low", "high"})
+BY_TOKENS_KEYS = frozenset({"tokens", "ratios", "source", "grade"})
 
 
 class HardwareError(ValueError):
@@ -73,7 +76,7 @@ class _Reading:
 
 
 def _section(cls: type[Any], raw: object, path: str, reading: _Reading) -> dict[str, Any]:
-    """The values for the fields of a dataclass, sections within sections."""
+    """The values for the fields of a dataclass, sections within sections. A field with a default may be left out."""
     hints = {name: hint for name, hint in get_type_hints(cls).items() if name != "sources"}
     if not isinstance(raw, dict):
         reading.problems.append(f"{path}: expected a section with {', '.join(hints)}")
@@ -81,24 +84,32 @@ def _section(cls: type[Any], raw: object, path: str, reading: _Reading) -> dict[
     for key in raw:
         if key not in hints:
             reading.problems.append(f"{_join(path, key)}: unknown key; {did_you_mean(str(key), hints)}")
+    optional = {item.name for item in fields(cls) if item.default is not MISSING}
     values = {}
     for name, hint in hints.items():
         where = _join(path, name)
-        if name not in raw:
+        if name in raw:
+            values[name] = _value(_without_none(hint), raw[name], where, reading)
+        elif name not in optional:
             reading.problems.append(f"{where}: missing")
-        else:
-            values[name] = _value(hint, raw[name], where, reading)
     return values
+
+
+def _without_none(hint: Any) -> Any:
+    """What an optional field holds where it is given."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return kinds[0] if NoneType in get_args(hint) else hint
 
 
 def _value(hint: Any, raw: object, path: str, reading: _Reading) -> Any:
     if path in TEXT_KEYS:
         return _text(raw, path, reading)
+    if hint is ByTokens:
+        return _by_tokens(raw, path, reading)
     if isinstance(hint, type) and is_dataclass(hint):
         known = len(reading.problems)
         values = _section(hint, raw, path, reading)
-        complete = len(reading.problems) == known and len(values) == len(fields(hint))
-        return hint(**values) if complete else None
+        return hint(**values) if len(reading.problems) == known else None
     if hint in (int, float):
         number = _constant(raw, path, reading)
         return round(number) if hint is int and math.isfinite(number) else number
@@ -110,6 +121,33 @@ def _numbers_by_dtype(raw: object, path: str, reading: _Reading) -> Mapping[str,
         reading.problems.append(f"{path}: expected one constant per dtype, such as float16:")
         return {}
     return {str(dtype): _constant(constant, _join(path, dtype), reading) for dtype, constant in raw.items()}
+
+
+def _by_tokens(raw: object, path: str, reading: _Reading) -> ByTokens | None:
+    """One source for all of its points."""
+    known = len(reading.problems)
+    reading.problems.extend(f"{path}{problem}" for problem in _table_problems(raw))
+    if len(reading.problems) > known or not isinstance(raw, dict):
+        return None
+    if source := _source(raw, path, reading):
+        reading.sources[path] = source
+    return ByTokens(tuple(map(round, map(_number, raw["tokens"]))), tuple(map(_number, raw["ratios"])))
+
+
+def _table_problems(raw: object) -> Iterator[str]:
+    if not isinstance(raw, dict) or not raw.keys() >= BY_TOKENS_KEYS:
+        yield ": expected {tokens, ratios, source, grade}"
+        return
+    yield from (f".{key}: unknown key" for key in raw if key not in BY_TOKENS_KEYS)
+    tokens, ratios = raw["tokens"], raw["ratios"]
+    if not isinstance(tokens, list) or not isinstance(ratios, list) or not len(tokens) == len(ratios) > 0:
+        yield ": tokens and ratios are expected as lists of one length, a ratio for each count"
+        return
+    counts = [_number(count) for count in tokens]
+    if not all(count >= 1 and count.is_integer() for count in counts) or any(a >= b for a, b in pairwise(counts)):
+        yield f".tokens: expected whole numbers from 1, each above the one before, not {tokens}"
+    if not all(_number(ratio) > 0 for ratio in ratios):
+        yield f".ratios: expected positive numbers, not {ratios}"
 
 
 def _text(raw: object, path: str, reading: _Reading) -> str:
@@ -131,18 +169,26 @@ def _constant(raw: object, path: str, reading: _Reading) -> float:
         problems.append(f"{path}: expected {{value, source, grade}}: every constant says where it comes from")
         return math.nan
     problems.extend(f"{path}.{key}: unknown key" for key in raw if key not in CONSTANT_KEYS)
-    if raw["grade"] not in list(Grade):
-        problems.append(f"{path}.grade: {raw['grade']!r} is not one of {', '.join(Grade)}")
+    source = _source(raw, path, reading)
+    if source is None:
         return math.nan
-    if not isinstance(raw["source"], str) or not raw["source"].strip():
-        problems.append(f"{path}.source: expected text that says where the value comes from")
     numbers = {key: _number(raw[key]) for key in ("value", "low", "high") if key in raw}
     zero_allowed = path.rpartition(".")[2] in MAY_BE_ZERO
     for key, number in numbers.items():
         if math.isnan(number) or number < 0 or (number == 0 and not zero_allowed):
             problems.append(f"{path}.{key}: expected a positive number, not {raw[key]!r}")
-    reading.sources[path] = Source(str(raw["source"]), Grade(raw["grade"]), numbers.get("low"), numbers.get("high"))
+    reading.sources[path] = replace(source, low=numbers.get("low"), high=numbers.get("high"))
     return numbers["value"]
+
+
+def _source(raw: dict[str, Any], path: str, reading: _Reading) -> Source | None:
+    """None for a grade that is none (and has been noted)."""
+    if raw["grade"] not in list(Grade):
+        reading.problems.append(f"{path}.grade: {raw['grade']!r} is not one of {', '.join(Grade)}")
+        return None
+    if not isinstance(raw["source"], str) or not raw["source"].strip():
+        reading.problems.append(f"{path}.source: expected text that says where the value comes from")
+    return Source(str(raw["source"]), Grade(raw["grade"]))
 
 
 def _number(raw: object) -> float:

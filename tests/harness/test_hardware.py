@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from engines.hardware import Grade, HardwareError, catalogue_names, load_hardware
+from engines.hardware import ByTokens, Grade, HardwareError, catalogue_names, load_hardware
+from harness.costs import machine_rates
 
 
 @pytest.mark.parametrize("name", catalogue_names())
@@ -25,6 +26,9 @@ def test_a_shipped_machine_is_plausible(name: str) -> None:
         assert source.text, path
         low, high = source.low, source.high
         value = _at(machine, path)
+        if isinstance(value, ByTokens):
+            assert all(0.3 < ratio < 3 for ratio in value.ratios), path
+            continue
         assert low is None or high is None or low <= value <= high, path
 
 
@@ -87,6 +91,42 @@ def test_all_mistakes_of_a_file_are_told(tmp_path: Path) -> None:
         assert words in line
 
 
+def test_ratios_by_tokens_may_be_given(tmp_path: Path) -> None:
+    values = _a10()
+    assert load_hardware("a10").gpu.gemm.by_tokens is None
+    assert machine_rates(load_hardware("a10"), "float16").gemm_by_tokens == ()
+    values["gpu"]["gemm"]["by_tokens"] = _ratios()
+    machine = load_hardware(str(_written(tmp_path, values)))
+    assert machine.gpu.gemm.by_tokens == ByTokens((1, 64), (1.25, 0.5))
+    assert machine.sources["gpu.gemm.by_tokens"].grade is Grade.PUBLISHED
+    assert machine_rates(machine, "float16").gemm_by_tokens == ((1, 1.25), (64, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"ratios": [1.0]}, ": tokens and ratios are expected as lists of one length"),
+        ({"tokens": [], "ratios": []}, ": tokens and ratios are expected as lists of one length"),
+        ({"tokens": 5}, ": tokens and ratios are expected as lists of one length"),
+        ({"tokens": [64, 64]}, ".tokens: expected whole numbers from 1, each above the one before, not [64, 64]"),
+        ({"tokens": [0, 64]}, ".tokens: expected whole numbers from 1"),
+        ({"tokens": [1, "many"]}, ".tokens: expected whole numbers from 1"),
+        ({"ratios": [1.0, -0.5]}, ".ratios: expected positive numbers, not [1.0, -0.5]"),
+        ({"grade": "guessed"}, ".grade: 'guessed' is not one of"),
+        ({"source": ""}, ".source: expected text"),
+        ({"low": 0.5}, ".low: unknown key"),
+        (None, ": expected {tokens, ratios, source, grade}"),
+    ],
+)
+def test_wrong_ratios_by_tokens(tmp_path: Path, wrong: dict[str, Any] | None, words: str) -> None:
+    values = _a10()
+    values["gpu"]["gemm"]["by_tokens"] = wrong and {**_ratios(), **wrong}
+    with pytest.raises(HardwareError) as caught:
+        load_hardware(str(_written(tmp_path, values)))
+    (line,) = str(caught.value).splitlines()
+    assert f"gpu.gemm.by_tokens{words}" in line
+
+
 @pytest.mark.parametrize("text", ["", "- 1", "gpu: [", "name: x"])
 def test_files_that_are_no_machine(tmp_path: Path, text: str) -> None:
     path = tmp_path / "machine.yaml"
@@ -107,14 +147,18 @@ def _a10() -> dict[str, Any]:
     return values
 
 
+def _ratios() -> dict[str, Any]:
+    return {"tokens": [1, 64], "ratios": ["1.25", 0.5], "source": "a table", "grade": "published"}
+
+
 def _written(tmp_path: Path, values: dict[str, Any]) -> Path:
     path = tmp_path / "machine.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
 
 
-def _at(machine: object, path: str) -> float:
+def _at(machine: object, path: str) -> float | ByTokens:
     for key in path.split("."):
         machine = machine[key] if isinstance(machine, dict) else getattr(machine, key)
-    assert isinstance(machine, int | float)
+    assert isinstance(machine, int | float | ByTokens)
     return machine
