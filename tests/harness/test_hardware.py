@@ -56,6 +56,60 @@ def test_gpu_names(name: str, reported: str, same: bool) -> None:
     assert load_hardware(name).has_gpu(reported) is same
 
 
+A10G = {"a10g_g5_2xlarge", "a10g_g5_4xlarge", "a10g_g5_8xlarge", "a10g_g5_16xlarge", "survey_4xa10g"}
+
+
+@pytest.mark.parametrize(
+    ("reported", "entries"),
+    [
+        ("Tesla T4", {"t4_g4dn_4xlarge"}),
+        ("NVIDIA A10", {"a10"}),
+        ("NVIDIA A10G", A10G),
+        ("NVIDIA A100-SXM4-80GB", {"a100"}),
+        ("NVIDIA A100-SXM4-40GB", set()),
+        ("NVIDIA A100 80GB PCIe", set()),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", set()),
+        ("NVIDIA A40", {"a40"}),
+        ("NVIDIA A40-48Q", set()),
+        ("NVIDIA RTX A4000", set()),
+        ("NVIDIA L4", {"l4"}),
+        ("NVIDIA L40", set()),
+        ("NVIDIA L40S", set()),
+        ("NVIDIA H100 80GB HBM3", {"h100"}),
+        ("NVIDIA H100 PCIe", set()),
+        ("NVIDIA H200", {"h200"}),
+        ("NVIDIA H200 NVL", set()),
+        ("NVIDIA GH200 480GB", set()),
+        ("NVIDIA GeForce RTX 3090", {"rtx3090"}),
+        ("NVIDIA GeForce RTX 3090 Ti", set()),
+        ("NVIDIA GeForce RTX 4090", {"rtx4090"}),
+    ],
+)
+def test_a_gpu_is_taken_for_no_other(reported: str, entries: set[str]) -> None:
+    assert {name for name in catalogue_names() if load_hardware(name).has_gpu(reported)} == entries
+
+
+def test_a10_and_a10g_are_kept_apart() -> None:
+    """Same memory, but a prompt takes 1.6 to 1.8 times as long on an A10G, by sheet and by what is reached."""
+    a10 = load_hardware("a10").gpu
+    for name in A10G:
+        gpu = load_hardware(name).gpu
+        assert gpu.bandwidth_bytes_per_s == a10.bandwidth_bytes_per_s
+        reached = [each.gemm.compute_efficiency * each.flops["float16"] for each in (a10, gpu)]
+        assert 1.6 <= reached[0] / reached[1] <= 1.8
+        assert 1.6 <= a10.flops["float16"] / gpu.flops["float16"] <= 1.8
+
+
+def test_a_larger_g5_instance_has_more_of_the_same_host() -> None:
+    hosts = [load_hardware(f"a10g_g5_{size}xlarge").cpu for size in (2, 4, 8, 16)]
+    assert [host.cores for host in hosts] == [4, 8, 16, 32]
+    assert [host.memory_bytes for host in hosts] == [gib * 2**30 for gib in (32, 64, 128, 256)]
+    bandwidths = [host.read_bandwidth_bytes_per_s for host in hosts]
+    assert bandwidths == sorted(bandwidths)
+    assert bandwidths[0] < 50e9, "half a chiplet reads no more than a chiplet does"
+    assert bandwidths[-1] < 204.8e9, "nor four chiplets more than the socket has"
+
+
 def test_a_machine_of_the_users_own(tmp_path: Path) -> None:
     values = _a10()
     values["name"] = "mine"
