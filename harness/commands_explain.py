@@ -24,6 +24,12 @@ class Form(StrEnum):
     INTEGER = "integer"
 
 
+class DTypeName(StrEnum):
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
 Size = Annotated[str, typer.Option(help='Such as "16GiB".')]
 
 
@@ -89,3 +95,27 @@ def explain_run(
     for title, table in explanation_tables(found):
         typer.echo(f"\n{title}")
         console().print(table)
+
+
+@explain.command("ops")
+def explain_ops(
+    hardware: Annotated[str, typer.Option(help="A machine of the catalogue, or the path of a YAML file.")],
+    model: Annotated[str, typer.Option(help="A shape, or the folder of a model.")],
+    tokens: Annotated[str, typer.Option(help="Rows of the matrix products and copies, such as 1,16,256.")],
+    context: Annotated[int, typer.Option(min=1, help="Tokens that each decode attends to.")] = 1000,
+    batch: Annotated[int | None, typer.Option(min=1, help="Decodes; as many as tokens if not given.")] = None,
+    dtype: Annotated[DTypeName, typer.Option()] = DTypeName.FLOAT16,
+    as_json: JsonOption = False,
+) -> None:
+    """What each op of one layer takes on a machine, and which of the machine's constants decides it."""
+    from harness.explain_ops import constants_listing, explained_ops, ops_listing, parsed_tokens
+    from harness.tables import listing_table
+
+    found = explained_ops(hardware, model, parsed_tokens(tokens), context, batch, dtype.value)
+    if as_json:
+        print_json(found.to_json())
+        return
+    typer.echo(f"one layer of {found.model} in {found.dtype} on {found.hardware}, predicted; context {found.context:,}")
+    console().print(listing_table(ops_listing(found)))
+    typer.echo("\nthe constants that decide, with the range each may well lie in")
+    console().print(listing_table(constants_listing(found)))
