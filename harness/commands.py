@@ -28,6 +28,7 @@ class Bench(StrEnum):
     ATTENTION = "attention"
     HYBRID = "hybrid"
     PLACEMENT = "placement"
+    SIM = "sim"
 
 
 def generate(
