@@ -29,6 +29,7 @@ class Bench(StrEnum):
     HYBRID = "hybrid"
     PLACEMENT = "placement"
     SIM = "sim"
+    COSTS = "costs"
 
 
 def generate(
