@@ -137,6 +137,14 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
     return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace, ops)
 
 
+def simulated(spec: CellSpec) -> Cell:
+    """One of our engines on the simulator, unrecorded: for whoever wants its figures and nothing else."""
+    plan = _plan(spec)
+    workload, core = _clipped(spec, plan.sizing), _core(plan)
+    clock, executor, _ = _executor(spec, plan, core, 0, WEIGHT_SEED, 0, None)
+    return Cell(CoreAdapter(core, executor, {}), clock, workload, ArrivalSource(workload), {}, TraceRecorder())
+
+
 def _served_cell(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
     """An engine of its own: the run's workload and clock, but it decides unseen: neither journal nor timeline."""
     workload = _clipped(spec, size(spec))

@@ -12,6 +12,7 @@ from typing import Any
 
 from engines.registry import is_policy
 from harness.audit import audit
+from harness.bands import draws_of
 from harness.build import JOURNAL_FILE, Cell, build
 from harness.collectors.steps import StepObservation, step_columns, write_trace
 from harness.collectors.watch import MachineWatch
@@ -169,6 +170,7 @@ def _summary(
         unfair=found.unfair,
         parity=parity,
         operators=() if cell.operators is None else cell.operators.rows(),
+        draws=draws_of(spec),
     )
 
 

@@ -65,6 +65,7 @@ class Measure(Section):
     order: Literal["interleaved", "sequential"] = "interleaved"
     seed: Annotated[int, Field(ge=0)] = 0
     time_limit_s: Positive = 3600.0  # per cell, start-up included
+    draws: Annotated[int, Field(ge=0)] = 4  # simulated on so many machines within the ranges of uncertain constants
 
 
 class Slo(Section):

@@ -77,7 +77,7 @@ class CellSpec:
     max_request_tokens: int | None = None  # prompt and output together, as every engine of the run can hold it
     profile: ProfileSpec | None = None
     draw: int = 0  # which of the machines that the catalogue entry may as well describe; 0 is the entry itself
-    draws: int = 0  # of so many
+    draws: int = 0  # of so many; with draw 0 the cell tells its figures on each of them, too
 
     def to_json(self) -> str:
         return _SPEC.dump_json(self, indent=2).decode()
@@ -120,6 +120,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
             repeat=repeat,
             order=order,
             profile=_profile(experiment.profile),
+            draws=experiment.measure.draws if backend == "sim" and repeat == 0 and experiment.profile is None else 0,
         )
         cells.append(cell)
     limit = common_request_tokens(cells)

@@ -42,6 +42,9 @@ def result_table(summary: RunSummary) -> Table:
     groups = [Group(engine, workload, tuple(cells)) for (workload, engine), cells in members.items()]
     rows = [(group.workload, _marked(group), _tally(group), *_medians(group)) for group in groups]
     headings = ("workload", "engine", "cells ok", *(heading for heading, *_ in FIGURES))
+    if any(cell.draws for cell in summary.cells):  # beside the throughput
+        rows = [(*row[:4], _band(group), *row[4:]) for row, group in zip(rows, groups, strict=True)]
+        headings = (*headings[:4], "band", *headings[4:])
     return _table(f"results, {' and '.join(labels)}", headings, rows, right_from=2)
 
 
@@ -94,6 +97,13 @@ def _medians(group: Group) -> list[str]:
         values = [cell.metrics[metric] for cell in group.shown if metric in cell.metrics]
         shown.append(format(median(values) * factor, pattern) if values else "-")
     return shown
+
+
+def _band(group: Group) -> str:
+    """Of the throughput, over the machines that the catalogue entry may as well describe."""
+    _, metric, factor, pattern = FIGURES[0]
+    band = group.band(metric) if group.shown else None
+    return "-" if band is None else " - ".join(format(end * factor, pattern) for end in band)
 
 
 def explanation_tables(found: Explanation) -> list[tuple[str, Table]]:

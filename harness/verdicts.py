@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from harness.stats import MIN_PAIRS, FloatArray, Interval, checked, paired_interval
+from results.draws import Draws, ratio_band
 
 Cell = Mapping[str, Any]
 THROUGHPUT = "output_tokens_per_s"
+WHOLE_RUN = f"{THROUGHPUT}_whole_run"
 LONGEST_REASON = 200
 
 
@@ -147,11 +149,28 @@ def _compare(ours: Sequence[Cell], theirs: Sequence[Cell], name: str, baseline: 
     pairs = [(cell, by_repeat[cell["repeat"]]) for cell in ours if cell["repeat"] in by_repeat]
     # A plateau of one side against the whole run of the other would compare different phases of the load.
     same_window = all(_plateau(a) == _plateau(b) for a, b in pairs)
-    key = THROUGHPUT if same_window else f"{THROUGHPUT}_whole_run"
+    key = THROUGHPUT if same_window else WHOLE_RUN
     found = [(a["metrics"].get(key), b["metrics"].get(key)) for a, b in pairs]
     ratios = [float(a) / float(b) for a, b in found if a and b]
     window = "" if same_window else ", over the whole run"
-    return f"{verdict_sentence(name, baseline, ratios)} [{labels[0][0]}{window}]"
+    return f"{verdict_sentence(name, baseline, ratios)}{_over_draws(pairs)} [{labels[0][0]}{window}]"
+
+
+def _over_draws(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """How far the verdict depends on the constants of a simulated machine that are uncertain.
+
+    Over the whole run: windows may differ from machine to machine, and would compare different phases of the load.
+    """
+    for ours, theirs in pairs:
+        figures = [cell["metrics"].get(WHOLE_RUN) for cell in (ours, theirs)]
+        if not (ours.get("draws") and theirs.get("draws") and all(figures)):
+            continue
+        drawn, other = (Draws.from_json(cell["draws"], "draws") for cell in (ours, theirs))
+        band = ratio_band(drawn, other, WHOLE_RUN, figures[0] / figures[1])
+        if band is not None:
+            machines = len(drawn.values[WHOLE_RUN])
+            return f"; {band[0]:.2f}-{band[1]:.2f} times as fast on {machines} machines within the catalogue's ranges"
+    return ""
 
 
 def _plateau(cell: Cell) -> bool:

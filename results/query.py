@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
+from results.draws import Band
 from results.errors import ResultsError
 from results.schema import SUMMARY_FILE, CellSummary, Label, Manifest, Status
 from results.store import RunFolder
@@ -66,6 +67,16 @@ class Group:
         """Over the repeats that succeeded and have the metric; None when there is none."""
         values = tuple(cell.metrics[metric] for cell in self.ok if metric in cell.metrics)
         return Spread(values) if values else None
+
+    def band(self, metric: str) -> Band | None:
+        """Around the median: what the uncertain constants of a simulated machine make of it."""
+        spread = self.spread(metric)
+        for cell in self.ok:
+            nominal = cell.metrics.get(metric)
+            found = cell.draws.band(metric, nominal) if cell.draws is not None and nominal else None
+            if found is not None and spread is not None and nominal:
+                return found[0] / nominal * spread.median, found[1] / nominal * spread.median
+        return None
 
 
 @dataclass(frozen=True, slots=True)

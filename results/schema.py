@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from results.draws import Draws
 from results.errors import ResultsError
 from results.fields import Fields
 from results.operator_rows import OperatorRow
@@ -70,6 +71,7 @@ class CellSummary:
     unfair: tuple[str, ...] = ()
     parity: ParityCheck | None = None
     operators: tuple[OperatorRow, ...] = ()  # of engines whose ops we see
+    draws: Draws | None = None  # of simulated cells
 
     def to_json(self) -> dict[str, object]:
         """Refuses NaN and infinity: a metric that could not be computed is left out, never written as a number."""
@@ -95,6 +97,8 @@ class CellSummary:
             data["parity"] = self.parity.to_json()
         if self.operators:
             data["operators"] = [row.to_json() for row in self.operators]
+        if self.draws is not None:
+            data["draws"] = self.draws.to_json()
         if self.error is not None:
             data["error"] = self.error
         return data
@@ -104,6 +108,7 @@ class CellSummary:
         fields = Fields.of(data, source)
         fields.check_version(SCHEMA_VERSION)
         parity, operators = fields.anything("parity"), enumerate(fields.items("operators", []))
+        draws = fields.anything("draws")
         return cls(
             cell_id=fields.text("cell_id"),
             engine=fields.text("engine"),
@@ -120,6 +125,7 @@ class CellSummary:
             unfair=fields.texts("unfair", ()),
             parity=None if parity is None else ParityCheck.from_json(parity, f"{source}: parity"),
             operators=tuple(OperatorRow.from_json(row, f"{source}: operators[{at}]") for at, row in operators),
+            draws=None if draws is None else Draws.from_json(draws, f"{source}: draws"),
         )
 
 

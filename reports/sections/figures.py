@@ -12,6 +12,7 @@ from reports.rendering import Section, render
 from reports.sections import absent, sweep
 from reports.sections.problems import reason_of
 from reports.values import GAP, Scale, count, listing, plain_scale, quantity, span, time_scale, time_unit
+from results.draws import Band
 from results.query import Group, Run, Spread
 
 
@@ -56,6 +57,7 @@ class Figure:
     span: str
     raw: str
     bar: Bar | None = None
+    band: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def build(run: Run) -> Section:
         tables=[_table(run, workload, columns, units) for workload in run.workloads],
         windows=int(any(group.spread("window_s") for group in groups)),
         beneath=_beneath(groups),
+        banded=_banded(groups),
         absent=absent.lines(run),
     )
     return Section("results", "Results", body)
@@ -103,6 +106,18 @@ def _beneath(groups: Sequence[Group]) -> str:
         return "Beneath a percentile: its 95 % interval, from the order statistics of this one repeat."
     lowest = "Medians of the repeats; beneath, the lowest and the highest of them."
     return f"{lowest} Where there is one repeat, the 95 % interval within it." if 1 in repeats else lowest
+
+
+def _banded(groups: Sequence[Group]) -> str:
+    """What the bands are, where there are any."""
+    told = next((cell.draws for group in groups for cell in group.ok if cell.draws is not None), None)
+    if told is None:
+        return ""
+    drawn = max((len(row) for row in told.values.values()), default=0)
+    return (
+        f"In brackets, how sure the simulation is: the least and the most on {count(drawn, 'machine')} drawn from the "
+        f"ranges of the {count(len(told.constants), 'constant')} of the catalogue that are uncertain."
+    )
 
 
 def _table(run: Run, workload: str, columns: Sequence[Column], units: Mapping[str, str]) -> dict[str, object]:
@@ -133,7 +148,12 @@ def _row(run: Run, group: Group, groups: Sequence[Group], columns: Sequence[Colu
         worst = next((cell for cell in group.cells if broke_parity(cell)), group.cells[0])
         return Row(group.engine, slot, repeats, status=str(worst.status), reason=reason_of(worst))
     figures = [
-        _figure(estimate(group, column.metric), scale, None if index else _largest(column.metric, groups))
+        _figure(
+            estimate(group, column.metric),
+            scale,
+            None if index else _largest(column.metric, groups),
+            group.band(column.metric),
+        )
         for index, (column, scale) in enumerate(zip(columns, scales, strict=True))
     ]
     why = [group.ok[0].unavailable.get(column.metric, "not recorded") for column in columns]
@@ -144,7 +164,7 @@ def _largest(metric: str, groups: Sequence[Group]) -> float:
     return max((found.high for group in groups if (found := estimate(group, metric))), default=0.0)
 
 
-def _figure(found: Estimate | None, scale: Scale, largest: float | None) -> Figure | None:
+def _figure(found: Estimate | None, scale: Scale, largest: float | None, band: Band | None) -> Figure | None:
     """`largest` is given for the column that has bars."""
     if found is None:
         return None
@@ -153,6 +173,7 @@ def _figure(found: Estimate | None, scale: Scale, largest: float | None) -> Figu
         span="" if found.low == found.high else span(scale.write(found.low), scale.write(found.high)),
         raw=_raw(found),
         bar=Bar(*(100 * value / largest for value in (found.low, found.value, found.high))) if largest else None,
+        band="" if band is None else f"[{span(*map(scale.write, band))}]",
     )
 
 
