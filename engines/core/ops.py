@@ -1,11 +1,12 @@
 """The words of a lowering: kinds of op, one op, and the program of a step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from engines.core.cost import Work
 from engines.core.placement import Part
+from engines.core.time_line import TimeLine
 from engines.core.types import Guard, Unit
 
 
@@ -84,6 +85,7 @@ class Program:
     tally: tuple[tuple[Op, int], ...]  # one op of each kind of cost and how many there are
     group: tuple[int, ...]  # of each op, the place of its like in the tally
     serial: bool  # every op waits for the one before it, so that nothing overlaps
+    ends: TimeLine = field(repr=False, compare=False)  # when each unit is done, by the seconds of each kind
 
     @staticmethod
     def of(ops: Sequence[Op]) -> "Program":
@@ -96,4 +98,12 @@ class Program:
                 firsts.append(op)
             counts[place] += 1
         serial = all(op.index == 0 or op.index - 1 in op.after for op in ops)
-        return Program(tuple(ops), tuple(zip(firsts, counts, strict=True)), group, serial)
+        ends = TimeLine([op.unit for op in ops], [op.after for op in ops], group)
+        return Program(tuple(ops), tuple(zip(firsts, counts, strict=True)), group, serial, ends)
+
+    def busy(self, known: Sequence[float]) -> list[float]:
+        """Seconds of each unit, in the order of `Unit`. `known`: of one op of each kind, in the tally's order."""
+        busy_s = [0.0] * len(Unit)
+        for (op, count), seconds in zip(self.tally, known, strict=True):
+            busy_s[op.unit] += count * seconds
+        return busy_s

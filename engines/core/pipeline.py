@@ -158,10 +158,15 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
             return placed_seconds_of(op, work, placed_costs(costs))
 
 
+def known_seconds(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
+    """Of one op of each kind, in the order of the tally."""
+    works = [work_of(batch) for batch in plan.batches]
+    return [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+
+
 def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
     """Seconds of each op, in order."""
-    works = [work_of(batch) for batch in plan.batches]
-    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    known = known_seconds(program, plan, costs)
     return [known[group] for group in program.group]
 
 
@@ -186,14 +191,12 @@ def place(
 
 def busy_seconds(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
     """Of each unit; asked once per kind of op."""
-    busy_s = [0.0] * len(Unit)
     works = [work_of(batch) for batch in plan.batches]
-    for op, count in program.tally:
-        seconds = count * seconds_of(op, works[op.batch], plan.moves, costs)
-        busy_s[op.unit] += seconds
-        if alike is not None:
-            alike(op, count, seconds, works[op.batch])
-    return busy_s
+    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    if alike is not None:
+        for (op, count), seconds in zip(program.tally, known, strict=True):
+            alike(op, count, count * seconds, works[op.batch])
+    return program.busy(known)
 
 
 def makespan(
@@ -205,7 +208,24 @@ def makespan(
     alike: AlikeOps | None = None,
 ) -> tuple[float, list[float]]:
     """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
-    busy_s = busy_seconds(program, plan, costs, alike)
+    works = [work_of(batch) for batch in plan.batches]
+    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    busy_s = program.busy(known)
+    if alike is not None:
+        for (op, count), seconds in zip(program.tally, known, strict=True):
+            alike(op, count, count * seconds, works[op.batch])
+    return spanned(program, known, busy_s, begin_s, free_s), busy_s
+
+
+def spanned(
+    program: Program, known: list[float], busy_s: list[float], begin_s: float, free_s: dict[Unit, float] | None
+) -> float:
+    """Seconds from the first op to the last."""
     if program.serial:
-        return sum(busy_s), busy_s
-    return max(place(program, durations(program, plan, costs), begin_s, free_s)) - begin_s, busy_s
+        return sum(busy_s)
+    if free_s is not None and max(free_s.values(), default=0.0) > begin_s:  # of cohorts that still fly
+        return max(place(program, [known[group] for group in program.group], begin_s, free_s)) - begin_s
+    ends_s = program.ends(known)
+    if free_s is not None:
+        free_s.update([(unit, begin_s + end_s) for unit, end_s in zip(Unit, ends_s, strict=True) if end_s])
+    return max(ends_s)
