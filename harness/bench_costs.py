@@ -4,6 +4,8 @@ Constants are fitted to every second token count of a machine's table and asked 
 that simulations use: per layer (what a step is made of) and per op. Then the same points by the catalogue's entry as it
 is shipped, and by constants fitted to the other machines alone. Linear ops only: norms, activations and rotary
 positions are not in the formula, and take 2 to 5 % of a layer on an RTX 4090.
+
+Last, gpu_only beside the log of a real run of vLLM, costed with that card's tables and nothing else.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from engines.core.placement import Part
+from engines.core.profile_table import ProfileTable
 from engines.core.roofline import Roofline
 from engines.hardware import ByTokens, Hardware, load_hardware
 from engines.model.config import load_config
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs
 from harness.fitting import Fit, Peaks, Samples, fit_gemm, fit_ratios
+from harness.log_replay import PREEMPTIONS_THERE, Figures, figures, latency_correlation, load_log, replay
 from harness.op_tables import OPS, LinearTable, Point, data_folder, halves, layer_points, linear_tables
+from harness.vllm_op_costs import MODEL as LOG_MODEL
+from harness.vllm_op_costs import measured_costs
 
 WITH_RATIOS = "fit and 16 ratios"
 ALONE = "fit"
@@ -110,11 +117,51 @@ def _predicted_s(costs: Roofline, point: Point) -> float:
     return costs.matrix_s((Part(point.op),), 1.0, point.tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """gpu_only on the simulator beside what vLLM did; errors are simulated over observed, less one."""
+
+    observed: Figures
+    simulated: Figures
+    errors: dict[str, float]
+    preemptions: int
+    preemptions_observed: int
+    latency_correlation: float
+    steps: int
+
+
+def log_row(folder: Path) -> LogRow:
+    log = load_log(folder, load_config(LOG_MODEL).layers)
+    simulated = replay(log, ProfileTable(measured_costs(folder)))
+    here, there = figures(simulated.requests), figures(log.requests)
+    return LogRow(
+        there,
+        here,
+        {name: value / asdict(there)[name] - 1 for name, value in asdict(here).items()},
+        simulated.preemptions,
+        PREEMPTIONS_THERE,
+        latency_correlation(simulated.requests, log.requests),
+        simulated.steps,
+    )
+
+
 def main(as_json: bool) -> None:
-    found = list(rows(linear_tables(data_folder())))
+    folder = data_folder()
+    found, log = list(rows(linear_tables(folder))), log_row(folder)
     if as_json:
-        print(json.dumps({"rows": [asdict(row) for row in found]}))
+        print(json.dumps({"rows": [asdict(row) for row in found], "log": asdict(log)}))
         return
+    _print_rows(found)
+    print(
+        f"rtx4090, vLLM's log of 300 requests: output tokens/s {log.simulated.output_tokens_per_s:.0f} "
+        f"({log.errors['output_tokens_per_s']:+.1%}), mean TPOT {log.simulated.mean_tpot_s * 1e3:.2f} ms "
+        f"({log.errors['mean_tpot_s']:+.1%}), mean TTFT {log.simulated.mean_ttft_s:.1f} s "
+        f"({log.errors['mean_ttft_s']:+.1%}), {log.preemptions} preemptions ({log.preemptions_observed} there), "
+        f"latencies correlate {log.latency_correlation:.4f}"
+    )
+
+
+def _print_rows(found: Sequence[Row]) -> None:
     for row in found:
         print(
             f"{row.machine} by {row.constants}: per layer {_words(row.layer)}; per op {_words(row.op)} "

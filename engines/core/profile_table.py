@@ -28,6 +28,7 @@ class Measurements:
     step_overhead_s: float
     token_overhead_s: float
     layers: int
+    decode_beside_prompts: Cells | None = None  # what (rows, context) add to prompts in one kernel; None: as if alone
 
 
 class UnmeasuredError(ValueError):
@@ -45,6 +46,8 @@ class ProfileTable:
         self.linear_s = _seconds(measured.between)
         self.head_s = _seconds(measured.head)
         self._decode, self._prefill = Surface(measured.decode), Surface(measured.prefill)
+        beside = measured.decode_beside_prompts
+        self._beside = Surface(beside) if beside else self._decode
         self._host = Surface(measured.host) if measured.host else None
         self._links = {Tier.HOST: _seconds(measured.to_host), Tier.ACCEL: _seconds(measured.to_accel)}
 
@@ -62,7 +65,8 @@ class ProfileTable:
     def accel_attention_s(self, work: Work) -> float:
         """Rows of unequal contexts cost what as many of their mean do: the kernel reads each row's KV once."""
         rows = work.decode_rows
-        seconds = self._decode.at(rows)(work.decode_kv_tokens / rows) if rows else 0.0
+        decode = self._beside if work.prefill_tokens else self._decode
+        seconds = decode.at(rows)(work.decode_kv_tokens / rows) if rows else 0.0
         if work.prefill_tokens:
             # Whoever asks what-if may have counted tokens only: then it is one chunk.
             chunks = work.chunks or ((work.prefill_tokens, work.prefill_kv_tokens - work.prefill_tokens),)
