@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from harness.fairness import Envelope, unreported, violations
 from harness.metric_catalogue import PER_REQUEST, SERVICE, THROUGHPUT, find
 from harness.metrics import Measured
+from harness.packed import kv_cap
 from harness.plan import CellSpec
 from harness.sizing import size
 from results.parity_check import ParityCheck
@@ -36,7 +37,7 @@ class Audit:
 def audit(
     spec: CellSpec, resolved: dict[str, object], measured: Measured, breaches: Sequence[str], parity: ParityCheck
 ) -> Audit:
-    envelope = Envelope.of(spec.budget, spec.dtype, size(spec))
+    envelope = Envelope.of(spec.budget, spec.dtype, size(spec), kv_cap(spec))
     wrong = list(breaches) + ([] if parity.held is not False else [f"wrong tokens: {parity.note}"])
     errors = wrong + _overruns(spec, measured)
     silent = unreported(envelope, resolved)

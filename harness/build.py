@@ -28,6 +28,7 @@ from harness.errors import ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.journal import Journal
 from harness.memory_use import memory_use
 from harness.operators import OperatorRecorder, sizes_told
+from harness.packed import freed_bytes, packing_problems
 from harness.placed_sizing import belief, model_sizes
 from harness.plan import CellSpec
 from harness.recorder import StepRecorder, TraceRecorder
@@ -75,6 +76,8 @@ def check_model(spec: CellSpec) -> list[str]:
     """The same without a workload: the engine, the machine, the model's files and the memory they need."""
 
     def prepare() -> None:
+        if problems := [*packing_problems(spec)]:
+            raise ConfigError(problems)
         ours = is_policy(spec.engine.kind)
         if not ours and (problems := served_problems(spec)):  # first: where it cannot run there is nothing to size
             raise ConfigError(problems)
@@ -129,7 +132,7 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
     ops = OperatorRecorder(sizes_told(sizes, plan.costs, core.placement), trace)
     longest = longest_of(workload)
     clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, ops)
-    memory = memory_use(sizes, core.placement, plan.capabilities)
+    memory = memory_use(sizes, core.placement, plan.capabilities, freed_bytes(spec))
     resolved = _resolved(spec, plan) | resolved | {"memory": memory.to_json()}
     observers = (StepRecorder(step_sink, _prediction(core, plan.predictor)), ops)
     adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observers)
@@ -304,6 +307,7 @@ def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:
         "weight_bytes": sizing.weight_bytes,
         "workspace_bytes": sizing.workspace_bytes,
         "dtype": spec.dtype,
+        "weight_bits": spec.engine.weight_bits or 8 * DTYPE_BYTES[spec.dtype],
         "max_batch": plan.limits.max_batch,
         "max_batch_tokens": plan.limits.max_batch_tokens,
         "cpu_threads": 0 if not plan.policy.uses_host_kv else caps.host_threads,

@@ -17,6 +17,10 @@ from harness.profile_file import Profile, digest_of, load_profile, mismatches
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
+# Packed weights, by their bits: a code, and its share of what a group has in common (64 codes with two numbers of 16
+# bit; 128 codes with one).
+PACKED_BYTES = {4: 4.5 / 8, 8: 1 + 2 / 128}
+
 # A launch of the host's kernel and its answer; the kernel's own constants come from a profile of the machine.
 HOST_ATTENTION_FIXED_S = 20e-6
 
@@ -31,7 +35,8 @@ def cost_table(spec: CellSpec) -> CostTable | None:
         raise ConfigError(f"hardware: the {spec.backend} backend models a machine; name one (`harness list hardware`)")
     hardware, model, pace = machine_of(spec), load_config(spec.model), spec.emulation.pace
     if pace.reference_model is None:
-        return Roofline(model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype), pace.time_scale)
+        costs, rates = model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype)
+        return Roofline(*packed(costs, rates, hardware, spec.dtype, spec.engine.weight_bits), pace.time_scale)
     reference = load_config(pace.reference_model)
     return scaled_costs(reference, model, hardware, pace)
 
@@ -102,6 +107,23 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
         disk_read_bytes_per_s=hardware.disk.read_bytes_per_s,
         disk_write_bytes_per_s=hardware.disk.write_bytes_per_s,
         gemm_by_tokens=tuple(zip(by_tokens.tokens, by_tokens.ratios, strict=True)) if by_tokens else (),
+    )
+
+
+def packed(
+    costs: ModelCosts, rates: MachineRates, hardware: Hardware, dtype: str, bits: int | None
+) -> tuple[ModelCosts, MachineRates]:
+    """The same with the layers' matrices in so many bits."""
+    if bits is None:
+        return costs, rates
+    gpu, gemm = hardware.gpu, hardware.gpu.packed_gemm(bits)
+    if gemm is None:
+        raise ConfigError(f"hardware: {hardware.name} has no gpu.gemm_{bits}bit: what such products reach")
+    return replace(costs, packed_bytes_per_parameter=PACKED_BYTES[bits]), replace(
+        rates,
+        packed_bytes_per_s=gemm.bandwidth_efficiency * gpu.bandwidth_bytes_per_s,
+        packed_flops_per_s=gemm.compute_efficiency * gpu.flops[dtype],
+        packed_exponent=gemm.exponent,
     )
 
 

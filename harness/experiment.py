@@ -89,6 +89,7 @@ class EngineChoice(BaseModel):
 
     kind: str
     name: Name = ""  # the kind, when not given
+    weight_bits: Literal[4, 8] | None = None  # of the layers' matrices; simulated only
 
     @property
     def options(self) -> dict[str, Any]:

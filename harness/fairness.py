@@ -40,14 +40,14 @@ class Envelope:
     accel_page_tokens: int = 16
 
     @classmethod
-    def of(cls, budget: Budget, dtype: str, sizing: Sizing) -> Envelope:
+    def of(cls, budget: Budget, dtype: str, sizing: Sizing, kv_cap: int | None) -> Envelope:
         """`sizing`: what the budget comes to on this machine for an engine that keeps all weights on the accelerator.
 
-        Tokens and bytes bind where they are given. Where neither is, bytes do: who keeps weights elsewhere may have
-        more KV for them.
+        Tokens (`kv_cap`) and bytes bind where they are given. Where neither is, bytes do: who keeps weights elsewhere
+        may have more KV for them.
         """
         everything = sizing.weight_bytes + sizing.workspace_bytes + sizing.accel_kv_tokens * sizing.kv_bytes_per_token
-        tokens, memory = _number(budget.accel_kv_tokens), _number(budget.accel_memory)
+        tokens, memory = kv_cap, _number(budget.accel_memory)
         return cls(
             accel_memory_bytes=everything if tokens is None and memory is None else memory,
             accel_kv_tokens=tokens,

@@ -14,13 +14,15 @@ BLOCKS = ("accel_blocks_used", "host_blocks_used")
 UNKNOWN = "the engine does not say what its weights and its KV take on each tier"
 
 
-def memory_use(sizes: ModelSizes, placement: Placement, caps: Capabilities) -> MemoryUse:
-    """The workspace of a step's rows is no part of it: nobody knows how much of it is in use."""
+def memory_use(sizes: ModelSizes, placement: Placement, caps: Capabilities, freed_bytes: int = 0) -> MemoryUse:
+    """The workspace of a step's rows is no part of it: nobody knows how much of it is in use. `freed_bytes`: of weights
+    on the accelerator, by packing.
+    """
     weights = footprint(placement, sizes)
     layer_bytes = caps.accel.page_tokens * sizes.kv_bytes(packed=placement.compressed_kv)
     tiers = dict(zip(TIERS, Tier, strict=True))
     return MemoryUse(
-        static={name: weights.of(tier) for name, tier in tiers.items()},
+        static={name: weights.of(tier) - (freed_bytes if tier is Tier.ACCEL else 0) for name, tier in tiers.items()},
         block={name: placement.kv_layers(tier) * layer_bytes for name, tier in tiers.items()},
         host_block=caps.host.bytes_per_block if caps.host.blocks else 0,
     )

@@ -50,6 +50,7 @@ def needs(cells: Sequence[CellSpec]) -> list[CellNeeds]:
     from engines.model.config import load_config
     from harness.costs import DTYPE_BYTES
     from harness.estimate import serving_s
+    from harness.packed import weight_bytes
     from workloads import build
 
     drawn = {}
@@ -71,7 +72,7 @@ def needs(cells: Sequence[CellSpec]) -> list[CellNeeds]:
                 output_tokens=sum(request.output_tokens for request in requests),
                 last_arrival_s=max(request.arrival_s for request in requests),
                 about_s=serving_s(cell, requests),
-                weight_bytes=shape.weight_bytes(dtype_bytes),
+                weight_bytes=weight_bytes(cell),
                 largest_request_kv_bytes=largest_tokens * kv_bytes_per_token,
             )
         )

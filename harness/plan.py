@@ -34,6 +34,7 @@ class EngineSpec:
     kind: str
     name: str
     options: dict[str, Any]
+    weight_bits: int | None = None  # of the layers' matrices, where they are packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
         cell = CellSpec(
             cell_id="",
             experiment=experiment.name,
-            engine=EngineSpec(engine.kind, engine.name, engine.options),
+            engine=EngineSpec(engine.kind, engine.name, engine.options, engine.weight_bits),
             workload=workload,
             backend=backend,
             label=LABELS[backend],
@@ -181,6 +182,8 @@ def _cell_id(cell: CellSpec) -> str:
     identity = asdict(replace(cell, order=0, experiment="", measure=replace(cell.measure, time_limit_s=0.0)))
     for key in ("draw", "draws"):  # told beside the numbers, and no part of what decides them
         del identity[key]
+    if cell.engine.weight_bits is None:
+        del identity["engine"]["weight_bits"]
     canonical = json.dumps(json.loads(_ANY.dump_json(identity)), sort_keys=True)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     return f"{_slug(cell.engine.name)}-{_slug(cell.workload.name)}-r{cell.repeat}-{digest}"

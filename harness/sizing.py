@@ -20,6 +20,7 @@ from harness.costs import DTYPE_BYTES
 from harness.environment import allowed_cores
 from harness.errors import ConfigError, is_user_mistake
 from harness.machine import machine_of
+from harness.packed import kv_cap, weight_bytes
 from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
 from harness.room import HOST_SHARE, disk_folder, machine_memory, models_whole_machine, workspace_bytes
@@ -58,7 +59,7 @@ def size(spec: CellSpec) -> Sizing:
         return _placed_sizing(*placed)
     model = load_config(spec.model)
     dtype_bytes = DTYPE_BYTES[spec.dtype]
-    weights, workspace = model.weight_bytes(dtype_bytes), workspace_bytes(spec, model, dtype_bytes)
+    weights, workspace = weight_bytes(spec), workspace_bytes(spec, model, dtype_bytes)
     per_token = model.layers * model.kv_bytes_per_token_per_layer(dtype_bytes)
     accel_tokens = _accel_tokens(spec, model, weights + workspace, per_token)
     page_tokens = spec.budget.accel_page_tokens
@@ -169,7 +170,7 @@ def disk_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
 def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_token: int) -> int:
     """`accel_kv_tokens` and `accel_memory` bind where they are given; where both are, the smaller one does."""
     budget = spec.budget
-    asked = budget.accel_kv_tokens if isinstance(budget.accel_kv_tokens, int) else None
+    asked = kv_cap(spec)
     if isinstance(budget.accel_memory, int):
         memory: int | None = budget.accel_memory
     else:

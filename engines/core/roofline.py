@@ -25,6 +25,7 @@ class ModelCosts:
     attention_flops_per_pair: int  # 4 * query heads * head dim
     query_bytes_per_row: int  # one layer
     matrices: tuple[tuple[int, int], ...] = ()  # inputs and outputs, in the order of Part
+    packed_bytes_per_parameter: float = 0.0  # of the layers' matrices, where they are kept in fewer bits
     tokens_each: int = 1  # how many tokens of the modelled workload one prompt or KV token here stands for
 
 
@@ -48,6 +49,9 @@ class MachineRates:
     host_gemm_flops_per_s: float = 0.0
     disk_read_bytes_per_s: float = 0.0
     disk_write_bytes_per_s: float = 0.0
+    packed_bytes_per_s: float = 0.0  # of products with packed weights
+    packed_flops_per_s: float = 0.0
+    packed_exponent: float = 1.0
     gemm_by_tokens: tuple[tuple[int, float], ...] = ()  # (tokens, measured / formula); may be none
 
 
@@ -123,16 +127,27 @@ class Roofline:
         return (self.machine.link_latency_s + moved / bytes_per_s) * self.time_scale if moved else 0.0
 
     def _pre_attention_s(self, tokens: int) -> float:
-        return self._gemm_s(self.model.pre_parameters, tokens)
+        return self._layer_s(self.model.pre_parameters, tokens)
 
     def _post_attention_s(self, tokens: int) -> float:
-        return self._gemm_s(self.model.post_parameters, tokens)
+        return self._layer_s(self.model.post_parameters, tokens)
 
     def _linear_s(self, tokens: int) -> float:
-        return self._gemm_s(self.model.pre_parameters + self.model.post_parameters, tokens)
+        return self._layer_s(self.model.pre_parameters + self.model.post_parameters, tokens)
 
     def _head_s(self, sampled: int) -> float:
         return self._gemm_s(self.model.head_parameters, sampled) if sampled else 0.0
+
+    def _layer_s(self, parameters: float, tokens: int) -> float:
+        """Products with a layer's matrices, which may be packed; the head is not."""
+        model, machine = self.model, self.machine
+        if not model.packed_bytes_per_parameter:
+            return self._gemm_s(parameters, tokens)
+        if not tokens:
+            return 0.0
+        memory_s = parameters * model.packed_bytes_per_parameter / machine.packed_bytes_per_s
+        compute_s = 2 * parameters * tokens / machine.packed_flops_per_s
+        return (_overlapped(memory_s, compute_s, machine.packed_exponent) + machine.gemm_fixed_s) * self.time_scale
 
     def _gemm_s(self, parameters: float, tokens: int) -> float:
         if not tokens:
@@ -155,8 +170,7 @@ class Roofline:
         """Bytes and arithmetic, which partly overlap."""
         memory_s = parameters * self.model.bytes_per_parameter / rates[0]
         compute_s = 2 * parameters * tokens / rates[1]
-        p = self.machine.gemm_exponent
-        return float((memory_s**p + compute_s**p) ** (1 / p)) * self.time_scale
+        return _overlapped(memory_s, compute_s, self.machine.gemm_exponent) * self.time_scale
 
     # --- placed weights ----------------------------------------------------------------------------------------------
 
@@ -206,3 +220,8 @@ class Roofline:
     def _parameters(self, parts: Sequence[Part], share: float) -> float:
         sizes = [self._widths[part] for part in parts]
         return share * sum([inputs * outputs for inputs, outputs in sizes])
+
+
+def _overlapped(memory_s: float, compute_s: float, exponent: float) -> float:
+    """Between the larger and the sum: how far a product's reading hides behind its arithmetic."""
+    return float((memory_s**exponent + compute_s**exponent) ** (1 / exponent))

@@ -68,6 +68,11 @@ class Gpu:
     gemm: Gemm
     attention: GpuAttention
     op_fixed_s: float
+    gemm_8bit: Gemm | None = None  # products whose weights are kept in so many bits and unpacked on the way
+    gemm_4bit: Gemm | None = None
+
+    def packed_gemm(self, bits: int) -> Gemm | None:
+        return {8: self.gemm_8bit, 4: self.gemm_4bit}[bits]
 
 
 @dataclass(frozen=True, slots=True)

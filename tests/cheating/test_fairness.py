@@ -15,7 +15,7 @@ SIZING = Sizing(
     weight_bytes=1 << 20, workspace_bytes=1 << 18, kv_bytes_per_token=4096, accel_kv_tokens=480, host_kv_tokens=1024
 )
 BUDGET = Budget(accel_kv_tokens=480, host_kv_tokens=1024, cpu_threads=4, max_batch=64, max_batch_tokens=512)
-ENVELOPE = Envelope.of(BUDGET, "float16", SIZING)
+ENVELOPE = Envelope.of(BUDGET, "float16", SIZING, 480)
 WITHIN: dict[str, object] = {
     "accel_kv_tokens": 480,
     "accel_kv_bytes": 480 * 4096,
@@ -52,7 +52,7 @@ def test_every_excess_is_a_sentence(name: str, taken: object, sentence: str) -> 
 
 
 def test_memory_is_weights_workspace_and_kv() -> None:
-    envelope = Envelope.of(BUDGET.model_copy(update={"accel_memory": 3 << 20}), "float16", SIZING)
+    envelope = Envelope.of(BUDGET.model_copy(update={"accel_memory": 3 << 20}), "float16", SIZING, 480)
     assert violations(envelope, WITHIN | {"accel_kv_bytes": 7 << 18}, {}) == []
     assert violations(envelope, WITHIN | {"accel_kv_bytes": 10 << 18}, {}) == [
         "took 3.8 MiB of accelerator memory (weights 1.0 MiB + workspace 256.0 KiB + KV 2.5 MiB), "
@@ -63,7 +63,7 @@ def test_memory_is_weights_workspace_and_kv() -> None:
 
 
 def test_auto_is_what_the_machine_comes_to() -> None:
-    envelope = Envelope.of(Budget(), "float16", SIZING)
+    envelope = Envelope.of(Budget(), "float16", SIZING, None)
     assert (envelope.accel_kv_tokens, envelope.cpu_threads) == (None, None)
     assert envelope.accel_memory_bytes == (1 << 20) + (1 << 18) + 480 * 4096
     (sentence,) = violations(envelope, WITHIN | {"accel_kv_tokens": 576, "accel_kv_bytes": 576 * 4096}, {})

@@ -36,7 +36,7 @@ def test_every_constant_has_a_source_and_an_honest_grade() -> None:
     machine = load_hardware("t4_g4dn_4xlarge")
     assert machine.sources["gpu.flops.float16"].grade is Grade.DATASHEET
     assert machine.sources["gpu.gemm.compute_efficiency"].grade is Grade.ASSUMED
-    assert len(machine.sources) == 22
+    assert len(machine.sources) == 28
     assert "bfloat16" not in machine.gpu.flops
 
 
