@@ -8,39 +8,52 @@ from __future__ import annotations
 from typing import Any
 
 from harness.build import simulated
+from harness.collectors.steps import StepObservation, step_columns
 from harness.driver import serve
 from harness.metrics import Aggregator, Measured
 from harness.plan import CellSpec
-from harness.recorder import RequestRecorder
+from harness.recorder import RequestRecorder, StepRecorder
 
 FLUSH_ROWS = 1000
 
 
-def figures(spec: CellSpec) -> Measured:
-    """Of its requests; steps are not observed. ConfigError where the cell cannot run."""
-    cell = simulated(spec)
+def figures(spec: CellSpec, *, of_steps: bool = False) -> Measured:
+    """Of its requests, and of its steps where those are asked for. ConfigError where the cell cannot run."""
     slo = None if spec.slo is None else {key: limit for key, limit in spec.slo.model_dump().items() if limit}
-    aggregator, rows = Aggregator(slo), _Rows()
-    recorder = RequestRecorder(rows.add, spec.measure.warmup_requests)
+    rows = _Rows(Aggregator(slo))
+    cell = simulated(spec, (StepRecorder(rows.step),) if of_steps else ())
+    recorder = RequestRecorder(rows.request, spec.measure.warmup_requests)
     cell.adapter.start()
     try:
-        serve(cell.adapter, cell.arrivals, cell.clock, recorder, {}, lambda ended, now_s: rows.flush(aggregator))
+        serve(cell.adapter, cell.arrivals, cell.clock, recorder, {})
     finally:
         cell.adapter.close()
-    aggregator.add_requests(rows.rows)
-    return aggregator.result()
+    return rows.result()
 
 
 class _Rows:
     """Handed on by the thousand: columns are cheap, and memory stays bounded."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self._requests: list[dict[str, Any]] = []
+        self._steps: list[StepObservation] = []
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
+    def request(self, row: dict[str, Any]) -> None:
+        self._requests.append(row)
+        if len(self._requests) >= FLUSH_ROWS:
+            self._flush()
 
-    def flush(self, aggregator: Aggregator) -> None:
-        if len(self.rows) >= FLUSH_ROWS:
-            rows, self.rows = self.rows, []
-            aggregator.add_requests(rows)
+    def step(self, observation: StepObservation) -> None:
+        self._steps.append(observation)
+        if len(self._steps) >= FLUSH_ROWS:
+            self._flush()
+
+    def result(self) -> Measured:
+        self._flush()
+        return self._aggregator.result()
+
+    def _flush(self) -> None:
+        self._aggregator.add_requests(self._requests)
+        self._aggregator.add_steps(step_columns(self._steps) if self._steps else ())
+        self._requests, self._steps = [], []

@@ -1,0 +1,84 @@
+"""What engines would do on a machine that is simulated: their figures, and how far they depend on what is uncertain.
+
+Many cells at once, on as many cores as there are. Not a run: nothing is recorded, and one seed is drawn once. Claims,
+recommendations and maps are made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+from harness.build import check
+from harness.environment import allowed_cores
+from harness.errors import ConfigError
+from harness.lean import figures
+from harness.plan import CellSpec
+
+Figures = Mapping[str, float]
+Progress = Callable[[int, int], None]  # done, of
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One engine on one workload. `draws`: the same on each drawn machine, nothing where it could not run there."""
+
+    cell: CellSpec
+    metrics: Figures
+    draws: tuple[Figures, ...] = ()
+    problem: str = ""  # why there are no figures
+
+    def values(self, metric: str) -> tuple[float | None, ...]:
+        """The entry's own machine first, then the draws."""
+        return tuple(found.get(metric) for found in (self.metrics, *self.draws))
+
+
+def simulate(
+    cells: Sequence[CellSpec], draws: int, *, of_steps: bool = False, progress: Progress = lambda done, of: None
+) -> list[Answer]:
+    """In the order of the cells. Repeats beyond the first would say nothing new about a machine and are left out."""
+    cells = [replace(cell, draws=draws) for cell in cells if cell.repeat == 0]
+    problems = [_problem(cell) for cell in cells]
+    tasks = [(place, draw) for place, problem in enumerate(problems) if not problem for draw in range(draws + 1)]
+    specs = [replace(cells[place], draw=draw) for place, draw in tasks]
+    found = dict(zip(tasks, _all(specs, of_steps, progress), strict=True))
+    return [
+        Answer(cell, {}, problem=problem)
+        if problem
+        else Answer(cell, found[place, 0], tuple(found[place, draw] for draw in range(1, draws + 1)))
+        for place, (cell, problem) in enumerate(zip(cells, problems, strict=True))
+    ]
+
+
+def _problem(cell: CellSpec) -> str:
+    return "; ".join(check(cell))
+
+
+def _all(specs: Sequence[CellSpec], of_steps: bool, progress: Progress) -> list[Figures]:
+    workers = min(len(specs), len(allowed_cores()))
+    if workers <= 1:
+        return [*_counted((_figures(spec, of_steps) for spec in specs), len(specs), progress)]
+    found: dict[int, Figures] = {}
+    # Spawned, not forked: the parent may have threads, and a child must not inherit half of one.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_figures, spec, of_steps): place for place, spec in enumerate(specs)}
+        for done, future in enumerate(as_completed(running), 1):
+            found[running[future]] = future.result()
+            progress(done, len(specs))
+    return [found[place] for place in range(len(specs))]
+
+
+def _counted(results: Iterable[Figures], of: int, progress: Progress) -> Iterable[Figures]:
+    for done, result in enumerate(results, 1):
+        progress(done, of)
+        yield result
+
+
+def _figures(spec: CellSpec, of_steps: bool) -> Figures:
+    """Nothing where this machine cannot hold the model: a drawn one may have a little less memory."""
+    try:
+        return figures(spec, of_steps=of_steps).metrics
+    except ConfigError:
+        return {}
