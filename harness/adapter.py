@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engines.core.adapter import Delivery, Submission
+from engines.core.adapter import Deliveries, Delivery, Submission
 from engines.core.clock import stopwatch
-from engines.core.executor import Executor
+from engines.core.executor import Executor, RepeatingExecutor
 from engines.core.scheduler import EngineCore
+from engines.core.stretch import Stretch
 from engines.core.types import Refusal, RequestSpec, StepPlan, StepResult, Tier
 from harness.journal import Journal
 
@@ -28,6 +29,9 @@ class StepSight:
 class StepObserver(Protocol):
     def step(self, sight: StepSight) -> None: ...
 
+    def stretch(self, stretch: Stretch, scheduler_s: float) -> None:
+        """Many steps in which nothing was decided; seconds of the scheduler for each."""
+
 
 class CoreAdapter:
     """One of our engines: decide, run, commit. The journal sees all that a decision depends on."""
@@ -45,6 +49,7 @@ class CoreAdapter:
         self._resolved = resolved
         self._journal = journal
         self._observers = observers
+        self._repeating = executor if isinstance(executor, RepeatingExecutor) else None
 
     def start(self) -> dict[str, object]:
         return self._resolved
@@ -92,6 +97,27 @@ class CoreAdapter:
             scheduled_s=now_s,
             on_host=events.on_host,
         )
+
+    def repeat(self, before_s: float | None) -> Deliveries | None:
+        """Steps like the last one, on an executor that can tell what many of them take."""
+        if self._repeating is None:
+            return None
+        begin = stopwatch()
+        stands = self._core.standing()
+        scheduler_s = stopwatch() - begin
+        if stands is None:
+            return None
+        repeats = self._repeating.repeat(stands, before_s)
+        if not len(repeats):
+            return None
+        begin = stopwatch()
+        stretch = self._core.repeat(stands, repeats)
+        scheduler_s += stopwatch() - begin
+        if self._journal is not None:
+            self._journal.stretch(stretch)
+        for observer in self._observers:
+            observer.stretch(stretch, scheduler_s / len(stretch))
+        return Deliveries(repeats.decided_s, repeats.ended_s, stretch.request_ids, stretch.on_host)
 
     def close(self) -> None:
         if self._journal is not None:

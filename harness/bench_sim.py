@@ -114,7 +114,7 @@ def serve_once(spec: CellSpec) -> _Served:
 
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), None)
-        cell = build(spec, Path(folder), records.step)
+        cell = build(spec, Path(folder), records.step, records.steps)
         cell.adapter.start()
         recorder = RequestRecorder(records.request, spec.measure.warmup_requests)
         begin_s, begin_cpu_s = time.perf_counter(), time.process_time()

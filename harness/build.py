@@ -18,7 +18,7 @@ from engines.core.types import Capabilities, Limits
 from engines.model.config import load_config
 from engines.process.child import EngineProcessError
 from engines.registry import is_policy, make_engine
-from harness.adapter import CoreAdapter, StepSight
+from harness.adapter import CoreAdapter, StepObserver
 from harness.arrival_source import ArrivalSource
 from harness.checks import require_engines
 from harness.costs import DTYPE_BYTES, cost_table, predictor
@@ -31,7 +31,7 @@ from harness.operators import OperatorRecorder, sizes_told
 from harness.packed import freed_bytes, packing_problems
 from harness.placed_sizing import belief, model_sizes
 from harness.plan import CellSpec
-from harness.recorder import StepRecorder, TraceRecorder
+from harness.recorder import ColumnSink, Predict, PredictEach, StepRecorder, TraceRecorder
 from harness.room import disk_folder, disk_memory
 from harness.served import WEIGHT_SEED, open_served, served_problems, temporary_folder
 from harness.sizing import Sizing, capabilities, disk_problems, memory_problems, size
@@ -121,7 +121,8 @@ def _core(plan: _Plan) -> EngineCore:
     return EngineCore(plan.policy, plan.capabilities, plan.limits, plan.predictor, plan.sizing.placement)
 
 
-def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
+def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None], steps_sink: ColumnSink | None = None) -> Cell:
+    """`steps_sink` takes the columns of many steps at once, where there is one."""
     if not is_policy(spec.engine.kind):
         return _served_cell(spec, cell_dir, step_sink)
     plan = _plan(spec)
@@ -134,18 +135,19 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cel
     clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, ops)
     memory = memory_use(sizes, core.placement, plan.capabilities, freed_bytes(spec))
     resolved = _resolved(spec, plan) | resolved | {"memory": memory.to_json()}
-    observers = (StepRecorder(step_sink, _prediction(core, plan.predictor)), ops)
+    observers = (StepRecorder(step_sink, *_predictions(core, plan.predictor), steps_sink), ops)
     adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observers)
     prompts = {} if spec.backend == "sim" else _prompts(spec, workload)
     return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace, ops)
 
 
-def simulated(spec: CellSpec) -> Cell:
+def simulated(spec: CellSpec, observers: Sequence[StepObserver] = ()) -> Cell:
     """One of our engines on the simulator, unrecorded: for whoever wants its figures and nothing else."""
     plan = _plan(spec)
     workload, core = _clipped(spec, plan.sizing), _core(plan)
     clock, executor, _ = _executor(spec, plan, core, 0, WEIGHT_SEED, 0, None)
-    return Cell(CoreAdapter(core, executor, {}), clock, workload, ArrivalSource(workload), {}, TraceRecorder())
+    adapter = CoreAdapter(core, executor, {}, observers=observers)
+    return Cell(adapter, clock, workload, ArrivalSource(workload), {}, TraceRecorder())
 
 
 def _served_cell(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None]) -> Cell:
@@ -236,8 +238,17 @@ def _executor(
     if spec.backend == "sim":
         assert plan.costs is not None
         virtual = VirtualClock()
-        sink, alike = (None, None) if ops is None else (ops.timeline, ops.alike)
-        sim = SimExecutor(plan.capabilities, core.placement, plan.costs, virtual, sink, alike=alike)
+        if ops is None:
+            return virtual, SimExecutor(plan.capabilities, core.placement, plan.costs, virtual), {}
+        sim = SimExecutor(
+            plan.capabilities,
+            core.placement,
+            plan.costs,
+            virtual,
+            ops.timeline,
+            alike=ops.alike,
+            alike_steps=ops.alike_steps,
+        )
         return virtual, sim, {}
     from harness.real import claim_cores, claim_priority, host_pool, open_model, paced_clock, torch_executor
 
@@ -286,13 +297,12 @@ def _placed(
     return placed_executor(placed, caps, placement, plan.limits, clock, plan.costs, spare, sink, sampling, pool)
 
 
-def _prediction(core: EngineCore, predictor: CostTable | None) -> Callable[[StepSight], float | None]:
-    """What the policy's predictor believes the step just run would take."""
-
+def _predictions(core: EngineCore, predictor: CostTable | None) -> tuple[Predict, PredictEach]:
+    """What the policy's predictor believes the step just run would take, or each of many."""
     if predictor is None:
-        return lambda _: None
+        return lambda _: None, lambda stretch: [None] * len(stretch)
     forecast = Forecast(predictor, core.placement)
-    return lambda sight: forecast.seconds(sight.plan, sight.result)
+    return lambda sight: forecast.seconds(sight.plan, sight.result), forecast.each_of
 
 
 def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:

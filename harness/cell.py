@@ -42,7 +42,7 @@ class Records:
         self._steps = StepWriter(cell_dir)
         self._aggregator = Aggregator(slo)
         self._request_rows: list[dict[str, Any]] = []
-        self._step_rows: list[StepObservation] = []
+        self._steps_ahead = _no_steps()
         self.output_tokens = 0  # of all requests, warm-up included: energy is spent on every one of them
 
     def request(self, row: dict[str, Any]) -> None:
@@ -52,8 +52,16 @@ class Records:
             self._flush_requests()
 
     def step(self, observation: StepObservation) -> None:
-        self._step_rows.append(observation)
-        if len(self._step_rows) >= FLUSH_ROWS:
+        for name, column in self._steps_ahead.items():
+            column.append(getattr(observation, name))
+        if len(self._steps_ahead["step"]) >= FLUSH_ROWS:
+            self._flush_steps()
+
+    def steps(self, columns: dict[str, list[Any]]) -> None:
+        """Flushed at the same rows as if they had come one by one: sums depend on their order."""
+        for name, column in self._steps_ahead.items():
+            column.extend(columns[name])
+        while len(self._steps_ahead["step"]) >= FLUSH_ROWS:
             self._flush_steps()
 
     def close(self) -> Measured:
@@ -70,11 +78,15 @@ class Records:
             self._aggregator.add_requests(rows)
 
     def _flush_steps(self) -> None:
-        rows, self._step_rows = self._step_rows, []
-        if rows:
-            columns = step_columns(rows)
+        columns = {name: column[:FLUSH_ROWS] for name, column in self._steps_ahead.items()}
+        self._steps_ahead = {name: column[FLUSH_ROWS:] for name, column in self._steps_ahead.items()}
+        if columns["step"]:
             self._steps.append_columns(columns)
             self._aggregator.add_steps(columns)
+
+
+def _no_steps() -> dict[str, list[Any]]:
+    return step_columns(())
 
 
 class Progress:
@@ -98,7 +110,7 @@ def run_cell(cell_dir: Path) -> CellSummary:
     slo = None if spec.slo is None else {key: value for key, value in spec.slo.model_dump().items() if value}
     watch = MachineWatch(cell_dir, watching=spec.backend != "sim")  # before the launching thread claims its core
     records = Records(cell_dir, slo)
-    cell = build(spec, cell_dir, records.step)
+    cell = build(spec, cell_dir, records.step, records.steps)
     resolved = cell.adapter.start()
     no_token_ids = str(resolved.get("no_token_ids", ""))
     sample = choose(spec, cell.workload.requests, bool(cell.prompts), no_token_ids)

@@ -7,7 +7,7 @@ before the previous poll and after this one (honesty.py).
 
 from collections.abc import Callable, Mapping, Sequence
 
-from engines.core.adapter import EngineAdapter, Submission
+from engines.core.adapter import EngineAdapter, RepeatingAdapter, Submission
 from engines.core.clock import Clock, VirtualClock
 from harness.arrival_source import ArrivalSource
 from harness.honesty import TOLERANCE_S, Handover
@@ -33,6 +33,7 @@ def serve(
     `prompts` is empty where only lengths matter.
     """
     tolerance_s = 0.0 if isinstance(clock, VirtualClock) else TOLERANCE_S
+    repeating = adapter if isinstance(adapter, RepeatingAdapter) else None
     looked_s = 0.0
     while not recorder.breaches.too_many:
         now_s = clock.now()
@@ -45,6 +46,9 @@ def serve(
             if ended:
                 arrivals.ended(ended, time_s)
                 on_progress(recorder.ended, time_s)
+            elif repeating is not None and (more := repeating.repeat(arrivals.next_s)) is not None:
+                recorder.repeated(more, Handover(now_s, more.scheduled_s[0], clock.now(), tolerance_s))
+                now_s = more.scheduled_s[-1]
         elif adapter.busy:
             clock.wait_until(min(now_s + IDLE_POLL_S, arrivals.next_s or now_s + IDLE_POLL_S))
         elif arrivals.next_s is not None:

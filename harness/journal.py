@@ -8,13 +8,17 @@ import gzip
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from engines.core.clock import ReplayClock
 from engines.core.scheduler import EngineCore
+from engines.core.stretch import Grown, Stretch
 from engines.core.types import Batch, Guard, GuardAnswer, Mode, RequestSpec, StepPlan, StepResult, UnitTimes
 from results.files import publish, temporary_beside
 
@@ -50,6 +54,18 @@ class Journal:
         if result.finished_cohorts:
             line["finished_cohorts"] = list(result.finished_cohorts)
         self._write(line)
+
+    def stretch(self, stretch: Stretch) -> None:
+        """A line per step, as `step` would have written it. Nobody in it may be ended by a token."""
+        sampled = len(stretch.request_ids)
+        self._file.write(
+            "".join(
+                [
+                    f'{{"now_s":{now_s!r},"plan":"{print_}","sampled":{sampled}}}\n'
+                    for now_s, print_ in zip(stretch.repeats.decided_s, fingerprints(stretch), strict=True)
+                ]
+            )
+        )
 
     def close(self) -> None:
         if self._file.closed:
@@ -109,6 +125,37 @@ def fingerprint(plan: StepPlan) -> str:
     if plan.places is not None:
         digest.update(repr(plan.places).encode())
     return digest.hexdigest()
+
+
+def fingerprints(stretch: Stretch) -> Iterator[str]:
+    """Of each step's plan. Step and positions count up, and now and then blocks are given; the rest stays."""
+    [batch] = stretch.plan.batches
+    numbers = _numbers(stretch.plan.step, batch)
+    counted_up = _numbers(stretch.plan.step + 1, batch.longer(1)) - numbers
+    mode = stretch.plan.mode.value.encode()
+    nothing = array("q", [0] * 5).tobytes() + mode
+    grown: dict[int, list[Grown]] = {}
+    for each in stretch.grown:
+        grown.setdefault(each.step, []).append(each)
+    for step in range(1, len(stretch) + 1):
+        numbers += counted_up
+        tail = _changes(grown[step]) + mode if step in grown else nothing
+        yield hashlib.blake2b(numbers.tobytes() + tail, digest_size=8).hexdigest()
+
+
+def _numbers(step: int, batch: Batch) -> npt.NDArray[np.int64]:
+    numbers = array("q", [step, 1, 0, 0])
+    _add_batch(numbers, batch)
+    return np.array(numbers)
+
+
+def _changes(grown: Sequence[Grown]) -> bytes:
+    """Nobody ended, some grew, nobody was preempted or admitted."""
+    numbers = array("q", [0])
+    _add_column(numbers, tuple([each.slot for each in grown]))
+    _add_column(numbers, tuple([each.block for each in grown]))
+    numbers.extend((0, 0))
+    return numbers.tobytes()
 
 
 def _add_batch(numbers: "array[int]", batch: Batch) -> None:

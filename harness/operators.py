@@ -4,7 +4,7 @@ Ops come from the executor while a step runs, one by one or many alike at once; 
 plan, so that bytes are worked out when the step has ended.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engines.backends.op_times import OpSink
@@ -13,6 +13,7 @@ from engines.core.memory import ModelSizes
 from engines.core.ops import Op
 from engines.core.placement import Placement
 from engines.core.roofline import Roofline
+from engines.core.stretch import Stretch
 from engines.core.traffic import WEIGHTS_ONLY, bytes_of, operator_of
 from engines.core.types import Move, StepPlan, StepResult
 from harness.adapter import StepSight
@@ -50,6 +51,22 @@ class OperatorRecorder:
             self._add(op, count, seconds, work, ())
         else:
             self._ops.append((op, seconds))  # the plan knows what moved
+
+    def alike_steps(self, op: Op, count: int, seconds: Sequence[float], works: Sequence[Work]) -> None:
+        """The same for each step of a stretch. Added up one by one: a sum depends on its order."""
+        total = self._sums.get(id(op))
+        if total is None:
+            total = self._open(op, works[0])
+        total.ops += count * len(works)
+        took_s, carried, each = total.seconds, total.bytes, total.bytes_each
+        for step_s in seconds:
+            took_s += step_s
+        for work in works:
+            carried += count * (bytes_of(op, work, (), self._sizes) if each is None else each)
+        total.seconds, total.bytes = took_s, carried
+
+    def stretch(self, stretch: Stretch, scheduler_s: float) -> None:
+        """Told by the executor."""
 
     def step(self, sight: StepSight) -> None:
         """All ops since the last step were of this one."""

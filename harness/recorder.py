@@ -4,19 +4,24 @@ Memory is bounded by the requests in flight: a request leaves as a row the momen
 """
 
 import math
+import operator
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from engines.core.adapter import Delivery
+from engines.core.adapter import Deliveries, Delivery
 from engines.core.ops import Op
+from engines.core.stretch import Stretch
+from engines.core.types import Tier
 from harness.adapter import StepSight
 from harness.collectors.steps import OpSpan, StepObservation
 from harness.honesty import Breach, Breaches, Handover
 from workloads import Request
 
 RowSink = Callable[[dict[str, Any]], None]
+ColumnSink = Callable[[dict[str, list[Any]]], None]
 Predict = Callable[[StepSight], float | None]
+PredictEach = Callable[[Stretch], Sequence[float | None]]
 
 ANY_TIME = Handover(-math.inf, -math.inf, math.inf, math.inf)
 
@@ -90,6 +95,36 @@ class RequestRecorder:
             if self._known(failure.request_id) is not None:
                 self._leave(failure.request_id, "failed", f"{failure.kind}: {failure.detail}")
         return time_s
+
+    def repeated(self, many: Deliveries, handover: Handover) -> None:
+        """Deliveries in a row, checked as one where nothing about them is odd, and else one by one."""
+        records = [self._in_flight.get(request_id) for request_id in many.request_ids]
+        times_s = array("d", many.times_s)
+        if self._are_plain(records, times_s, handover):
+            for record in records:
+                assert record is not None
+                record.times_s.extend(times_s)
+            for request_id in many.on_host:
+                self._in_flight[request_id].host_tokens += len(times_s)
+            self._last_time_s = times_s[-1]
+            return
+        for delivery in many:
+            polled_s, handed_s = delivery.scheduled_s, min(delivery.time_s, handover.handed_s)
+            self.delivered(delivery, Handover(polled_s, polled_s, handed_s, handover.tolerance_s))
+
+    def _are_plain(self, records: Sequence[_InFlight | None], times_s: "array[float]", handover: Handover) -> bool:
+        """In time and in order, of requests that had asked and are owed so many, and whose tokens nobody keeps."""
+        in_order = all(map(operator.le, times_s, times_s[1:]))
+        if not (in_order and max(self._last_time_s, handover.polled_s) <= times_s[0] <= times_s[-1]):
+            return False
+        if times_s[-1] > handover.handed_s:
+            return False
+        for record in records:
+            if record is None or record.token_ids is not None or record.preempted_at_s is not None:
+                return False
+            if len(record.times_s) + len(times_s) > record.request.output_tokens:
+                return False
+        return True
 
     def abandon(self, reason: str) -> None:
         """The run ends before they do."""
@@ -204,11 +239,29 @@ def _tier(record: _InFlight) -> str:
 
 
 class StepRecorder:
-    """A row per step. `predict` gives what the policy's predictor believed the step would take, where there is one."""
+    """A row per step. `predict` gives what the policy's predictor believed the step would take, where there is one.
+    Stretches go to `columns`, whole columns at a time, or to the other sink row by row.
+    """
 
-    def __init__(self, sink: Callable[[StepObservation], None], predict: Predict = lambda sight: None) -> None:
+    def __init__(
+        self,
+        sink: Callable[[StepObservation], None],
+        predict: Predict = lambda sight: None,
+        predict_each: PredictEach = lambda stretch: [None] * len(stretch),
+        columns: ColumnSink | None = None,
+    ) -> None:
         self._sink = sink
         self._predict = predict
+        self._predict_each = predict_each
+        self._columns = columns
+
+    def stretch(self, stretch: Stretch, scheduler_s: float) -> None:
+        columns = stretch_columns(stretch, self._predict_each(stretch), scheduler_s)
+        if self._columns is not None:
+            self._columns(columns)
+            return
+        for row in zip(*columns.values(), strict=True):
+            self._sink(StepObservation(**dict(zip(columns, row, strict=True))))
 
     def step(self, sight: StepSight) -> None:
         plan, result = sight.plan, sight.result
@@ -239,6 +292,36 @@ class StepRecorder:
                 moved_tokens=sum(move.tokens for move in plan.moves),
             )
         )
+
+
+def stretch_columns(stretch: Stretch, predicted_s: Sequence[float | None], scheduler_s: float) -> dict[str, list[Any]]:
+    """What `StepRecorder.step` says of each of its steps, as columns in the order of `StepObservation`."""
+    repeats, steps, rows = stretch.repeats, len(stretch), len(stretch.request_ids)
+    gpu_s, cpu_s, h2d_s, d2h_s, disk_s = (list(unit_s) for unit_s in zip(*repeats.busy_s, strict=True))
+    return {
+        "step": list(range(stretch.plan.step + 1, stretch.plan.step + steps + 1)),
+        "started_s": list(repeats.started_s),
+        "ended_s": list(repeats.ended_s),
+        "mode": [stretch.plan.mode.value] * steps,
+        "decode_rows": [rows] * steps,
+        "prefill_rows": [0] * steps,
+        "prefill_tokens": [0] * steps,
+        "running": [stretch.running] * steps,
+        "waiting": [stretch.waiting] * steps,
+        "accel_blocks_used": stretch.blocks_after(Tier.ACCEL),
+        "host_blocks_used": stretch.blocks_after(Tier.HOST),
+        "gpu_busy_s": gpu_s,
+        "cpu_busy_s": cpu_s,
+        "h2d_busy_s": h2d_s,
+        "d2h_busy_s": d2h_s,
+        "disk_busy_s": disk_s,
+        "scheduler_s": [scheduler_s] * steps,
+        "predicted_s": list(predicted_s),
+        "ops": [repeats.ops] * steps,
+        "overruns": [0] * steps,
+        "preempted": [0] * steps,
+        "moved_tokens": [0] * steps,
+    }
 
 
 class TraceRecorder:

@@ -9,11 +9,13 @@ from engines.backends.op_times import OpSink, OpTally, unit_times
 from engines.core.clock import VirtualClock
 from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
-from engines.core.ops import AlikeOps, Program
+from engines.core.ops import AlikeOps, AlikeSteps, Program
 from engines.core.pass_line import HostLine, PassLine
 from engines.core.pass_tally import tally_pass
 from engines.core.pipeline import busy_seconds, durations, lower, makespan, place
 from engines.core.placement import Placement
+from engines.core.steady_cost import SteadyCost, works_of
+from engines.core.stretch import Repeats, Standing
 from engines.core.types import Capabilities, StepPlan, StepResult, UnitTimes
 
 
@@ -27,8 +29,11 @@ class SimExecutor:
         sink: OpSink | None = None,
         traced_steps: int = 200,
         alike: AlikeOps | None = None,
+        alike_steps: AlikeSteps | None = None,
     ) -> None:
-        """`sink` is told of every op of the first steps, `alike` of all steps, by kinds of ops."""
+        """`sink` is told of every op of the first steps, `alike` of all steps, by kinds of ops; where there is
+        `alike_steps`, that is told of stretches.
+        """
         self._capabilities = capabilities
         self._placement = placement
         self._costs = costs
@@ -36,6 +41,7 @@ class SimExecutor:
         self._sink = sink
         self._traced_steps = traced_steps
         self._alike = alike
+        self._alike_steps = alike_steps
         self._last_end_s = 0.0  # what its tokens cost afterwards included
         self._host = HostLine()
 
@@ -56,6 +62,32 @@ class SimExecutor:
         self._clock.wait_until(result.ended_s)
         self._last_end_s = result.ended_s + len(result.tokens) * self._costs.token_overhead_s
         return result
+
+    def repeat(self, stands: Standing, before_s: float | None) -> Repeats:
+        """The loop of `run` and the driver's, without anything that the steps do not differ in."""
+        plan, steps = stands.plan, stands.steps
+        cost = SteadyCost(plan, self._placement, self._costs)
+        traced = self._sink is not None and plan.step < self._traced_steps
+        if traced or not cost.program.serial or (self._alike is not None and self._alike_steps is None):
+            steps = 0
+        overhead_s, rows = self._costs.step_overhead_s, _sampled(plan)
+        after_s = rows * self._costs.token_overhead_s
+        now_s, last_end_s = self._clock.now(), self._last_end_s
+        ran = Repeats([], [], [], [], [], len(cost.program.ops))
+        for work in works_of(plan, steps):
+            if before_s is not None and before_s <= now_s:
+                break
+            begin_s = max(last_end_s + overhead_s, now_s)
+            seconds, busy_s = cost.step(work)
+            end_s = begin_s + seconds
+            ran.add(now_s, begin_s, end_s, busy_s, work)
+            now_s, last_end_s = max(now_s, end_s), end_s + after_s
+        self._clock.wait_until(now_s)
+        self._last_end_s = last_end_s
+        if self._alike_steps is not None and ran.works:
+            for op, count, taken_s in cost.of_ops(ran.works):
+                self._alike_steps(op, count, taken_s, ran.works)
+        return ran
 
     def _program(self, plan: StepPlan, begin_s: float) -> StepResult:
         if plan.places is not None:

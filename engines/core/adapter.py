@@ -4,10 +4,10 @@ An engine of its own (`Served`) decides for itself: a mock, a real vLLM, a serve
 same envelope as a policy on our core, hands over tokens through the same seam, and says what it really took.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engines.core.clock import Clock
 from engines.core.types import Refusal
@@ -52,6 +52,21 @@ class Delivery:
     on_host: Sequence[int] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """One after the other, each with a token for the same requests; nobody ended, came or was preempted meanwhile."""
+
+    scheduled_s: Sequence[float]
+    times_s: Sequence[float]
+    request_ids: Sequence[int]
+    on_host: Sequence[int]
+
+    def __iter__(self) -> Iterator[Delivery]:
+        tokens = (0,) * len(self.request_ids)
+        for scheduled_s, time_s in zip(self.scheduled_s, self.times_s, strict=True):
+            yield Delivery(time_s, self.request_ids, tokens, scheduled_s=scheduled_s, on_host=self.on_host)
+
+
 class EngineAdapter(Protocol):
     def start(self) -> dict[str, object]:
         """What the engine really got: KV per tier, threads, dtype, batch caps, versions."""
@@ -66,6 +81,14 @@ class EngineAdapter(Protocol):
         """Requests are in the engine."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class RepeatingAdapter(EngineAdapter, Protocol):
+    """One that may take many steps at once, where nothing has to be decided in them."""
+
+    def repeat(self, before_s: float | None) -> Deliveries | None:
+        """Called after a delivery; steps are taken until one would begin at `before_s`, when somebody is due."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The seam below the plan. An executor holds tensors and tokens, never scheduling state."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from engines.core.stretch import Repeats, Standing
 from engines.core.types import Capabilities, StepPlan, StepResult
 
 
@@ -21,3 +22,11 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Give everything back. Safe to call twice."""
+
+
+@runtime_checkable
+class RepeatingExecutor(Executor, Protocol):
+    """One that can tell what many steps take without being handed them one by one."""
+
+    def repeat(self, stands: Standing, before_s: float | None) -> Repeats:
+        """Run repetitions of the plan just run, as many as stand and begin before `before_s`; maybe none."""

@@ -9,6 +9,8 @@ from engines.core.cost import CostTable
 from engines.core.pass_line import HostLine, PassLine
 from engines.core.pipeline import lower, makespan
 from engines.core.placement import Placement
+from engines.core.steady_cost import SteadyCost
+from engines.core.stretch import Stretch
 from engines.core.types import AWAITED, CohortPlan, GuardAnswer, StepPlan, StepResult
 
 
@@ -31,6 +33,11 @@ class Forecast:
         line.answers = list(reversed(result.answers))
         run_pass(plan.cohorts, len(self._placement.layers), line)
         return line.now_s - begin_s
+
+    def each_of(self, stretch: Stretch) -> list[float]:
+        """Of the steps of a stretch: one after the other, so that nobody is left busy."""
+        cost = SteadyCost(stretch.plan, self._placement, self._costs)
+        return [cost.step(work)[0] for work in stretch.repeats.works]
 
 
 class _Retold(PassLine):

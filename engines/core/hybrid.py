@@ -2,8 +2,8 @@
 
 from engines.core.cost import Predictor
 from engines.core.placement import Placement
-from engines.core.policy import Proposal, View
-from engines.core.types import Capabilities, Tier
+from engines.core.policy import Decision, Proposal, View
+from engines.core.types import Capabilities, Mode, Tier
 
 FILLED = 0.95  # of the accelerator's blocks: beyond that nobody comes back from the host
 SIDES = (Tier.ACCEL, Tier.HOST)
@@ -20,6 +20,10 @@ class TwoSided:
 
     def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
         return Placement.all_on_accelerator(capabilities.layers)
+
+    def stands(self, decision: Decision) -> bool:
+        """With nobody on the host there is nothing to weigh; else lengths decide, and they change with every step."""
+        return decision.mode is Mode.GPU_ONLY
 
 
 def two_sided(view: View) -> Proposal:

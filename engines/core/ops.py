@@ -75,6 +75,7 @@ class Op:
 
 
 AlikeOps = Callable[[Op, int, float, Work], None]  # one of them, how many, seconds of all, what each worked on
+AlikeSteps = Callable[[Op, int, Sequence[float], Sequence[Work]], None]  # the same of each step of a stretch
 
 
 @dataclass(frozen=True, slots=True)

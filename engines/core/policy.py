@@ -111,6 +111,16 @@ class LearningPolicy(Policy, Protocol):
     def observe(self, view: View, plan: StepPlan, result: StepResult) -> None: ...
 
 
+@runtime_checkable
+class SteadyPolicy(Policy, Protocol):
+    """A policy of which some decisions stand: then many steps may be taken at once where an executor can."""
+
+    def stands(self, decision: Decision) -> bool:
+        """Of a decision in which everybody inside decodes, nobody is left out, admitted, moved or preempted: whether
+        the next one is the same if nobody comes or goes, and blocks for growing rows are there.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class _Room:
     """How it is made: what becomes of whoever has to go."""

@@ -16,8 +16,18 @@ from engines.core.cost import Predictor
 from engines.core.errors import IntegrityError, PolicyError
 from engines.core.kv import KVManager
 from engines.core.placement import Placement
-from engines.core.policy import BatchDecision, CohortDecision, Decision, LearningPolicy, Policy, Prefill, View
+from engines.core.policy import (
+    BatchDecision,
+    CohortDecision,
+    Decision,
+    LearningPolicy,
+    Policy,
+    Prefill,
+    SteadyPolicy,
+    View,
+)
 from engines.core.request import Phase, Request
+from engines.core.stretch import Grown, Repeats, Standing, Stretch, standing
 from engines.core.types import (
     Batch,
     BlockChanges,
@@ -81,6 +91,9 @@ class EngineCore:
         self.limits = limits
         self.placement = policy.partition(capabilities, predictor) if placement is None else placement
         self._learner = policy if isinstance(policy, LearningPolicy) else None
+        self._steady = policy if isinstance(policy, SteadyPolicy) and self._learner is None else None
+        self._standing: StepPlan | None = None  # the last one, if the next would be decided alike
+        self._content_ends = False  # a token may end a request
         self.kv = KVManager(capabilities)
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
@@ -110,6 +123,8 @@ class EngineCore:
         request = Request(spec, self._sequence)
         self._sequence += 1
         self._requests[spec.request_id] = request
+        self._standing = None
+        self._content_ends = self._content_ends or bool(spec.stop_ids)
         self.waiting.append(request)
         return None
 
@@ -126,6 +141,7 @@ class EngineCore:
                 self._unbind(request)
         else:
             self.waiting.remove(request)
+        self._standing = None
         self._end(request)
         return True
 
@@ -159,7 +175,7 @@ class EngineCore:
         self._last_mode = decision.mode
         if decision.placement is not None:
             self.placement = decision.placement
-        return StepPlan(
+        plan = StepPlan(
             self._step,
             decision.mode,
             batches,
@@ -170,6 +186,8 @@ class EngineCore:
             admitted=tuple(draft.admitted),
             places=decision.placement,
         )
+        self._standing = plan if self._stands(decision, draft) else None
+        return plan
 
     def commit(self, plan: StepPlan, result: StepResult) -> StepEvents:
         """Take the step's outcome in: counters move, tokens are handed out, whoever is done leaves."""
@@ -193,6 +211,7 @@ class EngineCore:
         request_ids = [request.request_id for request in sampling]
         on_host = self._on_host(sampling)
         if finished:
+            self._standing = None
             self._finish(finished)
         self._plan_open = False
         return StepEvents(
@@ -203,6 +222,49 @@ class EngineCore:
             plan.preempted,
             on_host,
         )
+
+    # --- many steps at once ------------------------------------------------------------------------------------------
+
+    def standing(self) -> Standing | None:
+        """The plan just committed, where the policy would only repeat it; for how long, if nobody comes."""
+        plan, pools = self._standing, self.kv.pools
+        if plan is None or self._plan_open:
+            return None
+        found = standing(
+            plan, self._sampling, {tier: len(pool.free) for tier, pool in pools.items()}, self._page_tokens
+        )
+        return found if found.steps > 0 else None
+
+    def repeat(self, stands: Standing, repeats: Repeats) -> Stretch:
+        """Take in as many repetitions as there were: schedule and commit of them all."""
+        if stands.plan is not self._standing or len(repeats) > stands.steps:
+            raise RuntimeError("only the plan just committed can be repeated, and only while it stands")
+        rows, steps = self._sampling, len(repeats)
+        used = {tier: pool.used for tier, pool in self.kv.pools.items()}
+        grown = []
+        for step, row in stands.growths:
+            if step > steps:
+                break
+            request = rows[row]
+            [block] = self.kv.grow(request, request.capacity + 1)
+            grown.append(Grown(step, request.slot, block, request.tier))
+        for request in rows:
+            request.computed += steps
+            request.known += steps
+        self._step += steps
+        self._standing = None
+        ids, on_host = [request.request_id for request in rows], self._on_host(rows)
+        return Stretch(stands.plan, repeats, grown, ids, on_host, len(self.running), len(self.waiting), used)
+
+    def _stands(self, decision: Decision, draft: _Draft) -> bool:
+        """Everybody inside decodes, and nothing else was decided: then the policy knows whether it stands."""
+        if self._steady is None or self._content_ends or len(decision.batches) != 1:
+            return False
+        [batch] = decision.batches
+        if batch.prefills or self.cohorts or draft.starts or draft.moves or draft.preempted or decision.placement:
+            return False
+        everybody = len(batch.decodes) + len(batch.host_decodes) == len(self.running)
+        return everybody and self._steady.stands(decision)
 
     # --- applying a decision -----------------------------------------------------------------------------------------
 

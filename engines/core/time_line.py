@@ -13,7 +13,6 @@ from engines.core.units import Unit
 Step = tuple[Unit, int, tuple[int, ...]]  # unit, kind, and how many ops back those are that it waits for
 
 ROUNDING = 4e-15  # of a moment: what differences of sums of some dozens of terms are good for
-WORTHWHILE = 4  # to look for layers in a program takes as long as some visits of all its ops
 LIKELY_PERIODS = 3
 
 
@@ -32,19 +31,15 @@ class TimeLine:
 
     def __init__(self, units: Sequence[Unit], after: Sequence[Sequence[int]], kinds: Sequence[int]) -> None:
         self._ops = units, after, kinds
-        self._asked = 0
-        self._layers = _Layers((), (), 0, ())
+        self._layers: _Layers | None = None  # looked for when first asked: programs that nothing overlaps in never are
 
     def __call__(self, seconds: Sequence[float]) -> list[float]:
         """When each unit is through with its last op, in the order of `Unit`, 0 where it has none.
 
         `seconds`: of one op of each kind.
         """
-        self._asked += 1
-        if self._asked == 1:
-            self._layers = _Layers(list(_steps(*self._ops)), (), 0, ())
-        elif self._asked == WORTHWHILE:
-            self._layers = _layers(self._layers.head)
+        if self._layers is None:
+            self._layers = _layers(list(_steps(*self._ops)))
         return _ends(self._layers, seconds)
 
 

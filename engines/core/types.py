@@ -118,6 +118,12 @@ class Batch:
     def tokens(self) -> int:
         return len(self.decode_slots) + len(self.host_slots) + self.prefill_tokens
 
+    def longer(self, tokens: int) -> "Batch":
+        """The same decodes, so many steps later."""
+        decodes = tuple([position + tokens for position in self.decode_positions])
+        host = tuple([position + tokens for position in self.host_positions])
+        return Batch(self.decode_slots, decodes, (), self.host_slots, host)
+
 
 STARTS = -1  # as a cohort's layer: its new tokens enter this pass at the embedding
 AWAITED = -1  # as a patience: the pass waits for the cohort, however long it takes

@@ -36,3 +36,7 @@ class GpuOnly:
         if not proposal.preemptions:
             proposal.admit_waiting(Tier.ACCEL, whole_prompt=self.admit == "prompt")
         return proposal.decision(Mode.GPU_ONLY)
+
+    def stands(self, decision: Decision) -> bool:
+        """Whoever waits for blocks waits on: running requests take more of them."""
+        return True

@@ -60,6 +60,10 @@ class StaticPartition(TwoSided):
             return self._divided(view, self.host_share)
         return placed_decision(view, self._most(view))
 
+    def stands(self, decision: Decision) -> bool:
+        """Sides are given once, whatever lengths become."""
+        return self.host_share is not None
+
     # --- by layers ---------------------------------------------------------------------------------------------------
 
     def _placement(self, layers: int, on_accel: int) -> Placement:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from engines.core.ops import Program
 from engines.core.pipeline import lower, place
 from engines.core.placement import Placement
-from engines.core.time_line import WORTHWHILE
 from engines.core.types import Batch, BlockChanges, Mode, Move, PrefillChunk, StepPlan, Tier, Unit
 
 ACCEL = Batch((0, 1), (30, 40))
@@ -39,17 +38,13 @@ def test_it_says_what_placing_every_op_says(each: Program, some: list[float]) ->
     free_s: dict[Unit, float] = {}
     place(each, [known[kind] for kind in each.group], 0.0, free_s)
     expected = [free_s.get(unit, 0.0) for unit in Unit]
-    for _ in range(WORTHWHILE + 1):  # before and after layers are looked for
-        assert each.ends(known) == pytest.approx(expected, rel=1e-13, abs=0.0)
+    assert each.ends(known) == pytest.approx(expected, rel=1e-13, abs=0.0)
 
 
 def test_most_layers_are_not_visited() -> None:
     """Else all of this would be in vain: an op that is looked at looks up its kind's seconds."""
     each = program(32, Mode.ASYMMETRIC, BOTH, HOST)
     known = Counted([1e-3 / (kind + 1) for kind in range(len(each.tally))])
-    for _ in range(WORTHWHILE):
-        each.ends(known)
-    known.asked = 0
     each.ends(known)
     assert known.asked < len(each.ops) / 3
 
