@@ -9,12 +9,12 @@ from dataclasses import asdict
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.catalogue import Topic
-from harness.errors import ENVIRONMENT_EXIT_CODE
+from harness.errors import ENVIRONMENT_EXIT_CODE, ConfigError
 from harness.terminal import BackendName, JsonOption, console, print_json
 
 
@@ -124,8 +124,8 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def profile(
-    model: Annotated[str, typer.Option(help="A shape, or a folder with config.json and safetensors.")],
-    out: Annotated[Path, typer.Option(help="The JSON file to write; experiments name it as profile:.")],
+    model: Annotated[str | None, typer.Option(help="A shape, or a folder with config.json and safetensors.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The JSON to write; experiments name it as profile:.")] = None,
     backend: Annotated[BackendName, typer.Option(help="cpu or cuda.")] = BackendName.CPU,
     dtype: Annotated[str, typer.Option()] = "float32",
     accel_cores: Annotated[int, typer.Option(min=1, help="Of the cpu backend.")] = 1,
@@ -135,26 +135,47 @@ def profile(
     quick: Annotated[bool, typer.Option("--quick", help="A coarse grid, fewer rounds.")] = False,
     alone: Annotated[bool, typer.Option("--alone", help="Not with the other units busy: half the time.")] = False,
     rounds: Annotated[int, typer.Option(min=0, help="More on a machine that drifts; 0 for 5, or 3 if quick.")] = 0,
+    fit: Annotated[Path | None, typer.Option(help="Also write a machine (YAML) fitted to it, for hardware:.")] = None,
+    hardware: Annotated[str | None, typer.Option(help="With --fit: whose memory sizes, peaks and disk it has.")] = None,
+    made: Annotated[Path | None, typer.Option("--from", help="With --fit: a JSON made before; nothing is run.")] = None,
 ) -> None:
-    """Measure what a model's ops take on this machine: a cost table for sim, and for predictions."""
+    """Measure what a model's ops take on this machine: a cost table for sim, and for predictions.
+
+    --fit turns it, or with --from an earlier one, into constants of a machine, which hold for other models as well.
+    """
+    from harness.profile_fit import fit_request, write_fit
+
+    fitting = fit_request(fit, hardware, made, model, dtype)
+    if made is None:
+        if model is None or out is None:
+            raise ConfigError(
+                "--model, --out: name what to measure and the JSON to write, or one made before by --from"
+            )
+        made = out
+        _measure(
+            out,
+            backend.value,
+            model,
+            dtype,
+            accel_cores,
+            max_batch_tokens,
+            max_context,
+            page_tokens,
+            quick,
+            not alone,
+            rounds,
+        )
+    if fitting is not None:
+        write_fit(made, fitting)
+        typer.echo(f"{fitting.out}: written")
+
+
+def _measure(out: Path, *asked: Any) -> None:
     from harness.profile import profile as measure
     from harness.profile_accuracy import lines
     from harness.profile_request import checked_request
 
-    request = checked_request(
-        out,
-        backend.value,
-        model,
-        dtype,
-        accel_cores,
-        max_batch_tokens,
-        max_context,
-        page_tokens,
-        quick,
-        not alone,
-        rounds,
-    )
-    found = measure(request, out, lambda line: typer.echo(line, err=True))
+    found = measure(checked_request(out, *asked), out, lambda line: typer.echo(line, err=True))
     if "load_warning" in found.machine:
         typer.echo(f"warning: {found.machine['load_warning']}", err=True)
     beside = lines(found.accuracy_beside, "others busy") if found.accuracy_beside else ()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RATIO_POINTS = 16
-FIXED_S = (1e-7, 1e-4)  # between what a launch inside a graph and one from a slow host take
-EFFICIENCY = (0.05, 1.5)  # above 1 where a datasheet's peak is exceeded, as by a card that clocks higher
+FIXED_S = (1e-9, 1e-1)  # wide enough for a launch inside a graph, and for an emulated one in slow motion
+EFFICIENCY = (1e-6, 10.0)  # a profiled CPU core reaches little of the peaks of the card that it stands for
 EXPONENT = (1.0, 12.0)  # 1: memory and arithmetic in turn; 12: as good as the longer of the two
-STARTS = ((1.5, 2e-6), (1.5, 1e-5), (3.0, 2e-6), (3.0, 1e-5))  # exponent, fixed: the valley between them is flat
+STARTS = tuple((exponent, share) for exponent in (1.5, 3.0) for share in (0.05, 0.5))  # the valley between them is flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,11 @@ def fit_gemm(samples: Samples) -> Fit:
     from scipy.optimize import least_squares
 
     bounds = np.log([EFFICIENCY, EFFICIENCY, EXPONENT, FIXED_S]).T
-    starts = [np.log([0.8, 0.8, exponent, fixed_s]) for exponent, fixed_s in STARTS]
+    reached = [float((part / samples.seconds).max()) for part in (samples.memory_s, samples.compute_s)]
+    starts = [
+        np.clip(np.log([*reached, exponent, share * samples.seconds.min()]), bounds[0] + 1e-6, bounds[1] - 1e-6)
+        for exponent, share in STARTS
+    ]
     tries = [least_squares(_log_errors, start, bounds=tuple(bounds), args=(samples,)) for start in starts]
     return _fit(min(tries, key=lambda found: float(found.cost)).x)
 
