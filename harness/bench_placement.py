@@ -21,8 +21,9 @@ from results.schema import CellSummary
 
 CONFIG = "emulated_offload"
 BATCHES = (1, 4, 16, 64)
-CELL_S = 100.0  # about as long as a cell should take emulated
-SCALES = (0.25, 2.5)  # between these its time is stretched for that: an op has to be longer than its tensors take here
+CELL_S = 100.0  # about as long as a cell should take emulated, its time stretched up to MOST_SCALE for that
+MOST_SCALE = 2.5
+LONGEST_S = 760.0  # and a slow cell at most: it may run faster than the machine it models, as its ops are long
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def _emulated(row: Row, experiment: Experiment, folder: Path) -> Row:
     if not row.simulated:
         return row
     modelled_s = experiment.workloads[0].options["output"] * row.batch / row.simulated
-    scale = round(min(max(CELL_S / modelled_s, SCALES[0]), SCALES[1]), 2)
+    scale = round(max(min(MOST_SCALE, CELL_S / modelled_s), min(1.0, LONGEST_S / modelled_s)), 2)
     (cell,) = _cells(_paced(experiment, "cpu", scale), folder).values()
     rate, error = _rate(cell), cell.metrics.get("prediction_error_percent_p50")
     return replace(row, scale=scale, emulated=rate and rate * scale, error_percent=error, note=cell.error or "")
