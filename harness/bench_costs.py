@@ -5,7 +5,8 @@ that simulations use: per layer (what a step is made of) and per op. Then the sa
 is shipped, and by constants fitted to the other machines alone. Linear ops only: norms, activations and rotary
 positions are not in the formula, and take 2 to 5 % of a layer on an RTX 4090.
 
-Last, gpu_only beside the log of a real run of vLLM, costed with that card's tables and nothing else.
+Last, gpu_only beside the log of a real run of vLLM: costed with that card's tables and nothing else, and with the
+catalogue's entry, whose missing norms and activations make up for what that run saved by prefix caching.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.core.cost import CostTable
 from engines.core.placement import Part
 from engines.core.profile_table import ProfileTable
 from engines.core.roofline import Roofline
@@ -24,8 +26,10 @@ from engines.hardware import ByTokens, Hardware, load_hardware
 from engines.model.config import load_config
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs
 from harness.fitting import Fit, Peaks, Samples, fit_gemm, fit_ratios
-from harness.log_replay import PREEMPTIONS_THERE, Figures, figures, latency_correlation, load_log, replay
+from harness.log_replay import PREEMPTIONS_THERE, Figures, Log, figures, latency_correlation, load_log, replay
 from harness.op_tables import OPS, LinearTable, Point, data_folder, halves, layer_points, linear_tables
+from harness.vllm_op_costs import DTYPE as LOG_DTYPE
+from harness.vllm_op_costs import MACHINE as LOG_MACHINE
 from harness.vllm_op_costs import MODEL as LOG_MODEL
 from harness.vllm_op_costs import measured_costs
 
@@ -33,6 +37,7 @@ WITH_RATIOS = "fit and 16 ratios"
 ALONE = "fit"
 SHIPPED = "catalogue entry"
 OTHERS = "fit to the others"
+TABLES = "op tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ def _predicted_s(costs: Roofline, point: Point) -> float:
 class LogRow:
     """gpu_only on the simulator beside what vLLM did; errors are simulated over observed, less one."""
 
+    constants: str
     observed: Figures
     simulated: Figures
     errors: dict[str, float]
@@ -130,11 +136,19 @@ class LogRow:
     steps: int
 
 
-def log_row(folder: Path) -> LogRow:
-    log = load_log(folder, load_config(LOG_MODEL).layers)
-    simulated = replay(log, ProfileTable(measured_costs(folder)))
+def log_rows(folder: Path) -> Iterator[LogRow]:
+    model, hardware = load_config(LOG_MODEL), load_hardware(LOG_MACHINE)
+    log = load_log(folder, model.layers)
+    yield _log_row(log, TABLES, ProfileTable(measured_costs(folder)))
+    shipped = Roofline(model_costs(model, LOG_DTYPE), machine_rates(hardware, LOG_DTYPE))
+    yield _log_row(log, SHIPPED, shipped)
+
+
+def _log_row(log: Log, constants: str, costs: CostTable) -> LogRow:
+    simulated = replay(log, costs)
     here, there = figures(simulated.requests), figures(log.requests)
     return LogRow(
+        constants,
         there,
         here,
         {name: value / asdict(there)[name] - 1 for name, value in asdict(here).items()},
@@ -147,18 +161,23 @@ def log_row(folder: Path) -> LogRow:
 
 def main(as_json: bool) -> None:
     folder = data_folder()
-    found, log = list(rows(linear_tables(folder))), log_row(folder)
+    found, logged = list(rows(linear_tables(folder))), list(log_rows(folder))
     if as_json:
-        print(json.dumps({"rows": [asdict(row) for row in found], "log": asdict(log)}))
+        print(json.dumps({"rows": [asdict(row) for row in found], "log": [asdict(row) for row in logged]}))
         return
     _print_rows(found)
-    print(
-        f"rtx4090, vLLM's log of 300 requests: output tokens/s {log.simulated.output_tokens_per_s:.0f} "
-        f"({log.errors['output_tokens_per_s']:+.1%}), mean TPOT {log.simulated.mean_tpot_s * 1e3:.2f} ms "
-        f"({log.errors['mean_tpot_s']:+.1%}), mean TTFT {log.simulated.mean_ttft_s:.1f} s "
-        f"({log.errors['mean_ttft_s']:+.1%}), {log.preemptions} preemptions ({log.preemptions_observed} there), "
-        f"latencies correlate {log.latency_correlation:.4f}"
-    )
+    _print_log(logged)
+
+
+def _print_log(logged: Sequence[LogRow]) -> None:
+    for row in logged:
+        print(
+            f"{LOG_MACHINE}, vLLM's log of 300 requests, by {row.constants}: output tokens/s "
+            f"{row.simulated.output_tokens_per_s:.0f} ({row.errors['output_tokens_per_s']:+.1%}), mean TPOT "
+            f"{row.simulated.mean_tpot_s * 1e3:.2f} ms ({row.errors['mean_tpot_s']:+.1%}), mean TTFT "
+            f"{row.simulated.mean_ttft_s:.1f} s ({row.errors['mean_ttft_s']:+.1%}), {row.preemptions} preemptions "
+            f"({row.preemptions_observed} there), latencies correlate {row.latency_correlation:.4f}"
+        )
 
 
 def _print_rows(found: Sequence[Row]) -> None:

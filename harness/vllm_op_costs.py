@@ -19,7 +19,7 @@ from engines.model.config import load_config
 from harness.op_tables import Times, long_times
 
 PREFIX = "rtx4090_llama31_8b"
-MODEL = "llama-3.1-8b"
+MACHINE, MODEL, DTYPE = "rtx4090", "llama-3.1-8b", "bfloat16"
 BEFORE = ("layernorm", "qkv_proj", "rotary_emb")  # attention
 AFTER = ("o_proj", "layernorm", "gate_up_proj", "act_fn", "down_proj")
 

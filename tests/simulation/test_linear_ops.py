@@ -147,8 +147,9 @@ def test_the_command_prints_every_machine(
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(shared_data))
     main(as_json=True)
-    printed = json.loads(capsys.readouterr().out)["rows"]
-    assert [(row["machine"], row["constants"]) for row in printed] == [
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["constants"] for row in printed["log"]] == ["op tables", SHIPPED]
+    assert [(row["machine"], row["constants"]) for row in printed["rows"]] == [
         (machine, constants) for machine in MACHINES for constants in (WITH_RATIOS, ALONE, SHIPPED, OTHERS)
     ]
     main(as_json=False)
