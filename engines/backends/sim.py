@@ -101,15 +101,16 @@ class SimExecutor:
         return StepResult((0,) * _sampled(plan), begin_s, end_s, times)
 
     def _pass(self, plan: StepPlan, begin_s: float) -> StepResult:
-        tally = OpTally(plan.step, self._sink if plan.step <= self._traced_steps else None)
-        line = PassLine(plan, self._costs, self._host, begin_s, tally.add)
+        tally = OpTally(plan.step, self._sink) if self._sink and plan.step <= self._traced_steps else None
+        line = PassLine(plan, self._costs, self._host, begin_s, None if tally is None else tally.add)
         layers = len(self._placement.layers)
         answers, finished = run_pass(plan.cohorts, layers, line)
         if self._alike is not None:
             tally_pass(plan, answers, layers, self._costs, self._alike)
         landed = sum([len(cohort.slots) for cohort in plan.cohorts if cohort.cohort in finished])
         sampled = (0,) * (_sampled(plan) + landed)
-        return StepResult(sampled, begin_s, line.now_s, tally.times(), answers, finished)
+        times = tally.times() if tally else unit_times(line.busy_s, line.ops, 0)
+        return StepResult(sampled, begin_s, line.now_s, times, answers, finished)
 
     def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
         """Op by op, for the timeline."""

@@ -50,7 +50,9 @@ def run_pass(
     cohorts: Sequence[CohortPlan], layers: int, runner: PassRunner
 ) -> tuple[tuple[GuardAnswer, ...], tuple[int, ...]]:
     """One pass over the weights. Returns what was asked and answered, and which cohorts came to the end."""
-    at = {cohort.cohort: max(cohort.parked_layer, 0) for cohort in cohorts}
+    parked: dict[int, list[int]] = {}  # by layer, the places of those that are there
+    for place, cohort in enumerate(cohorts):
+        parked.setdefault(max(cohort.parked_layer, 0), []).append(place)
     starting = [cohort for cohort in cohorts if cohort.parked_layer == STARTS]
     answers: list[GuardAnswer] = []
     runner.gpu(OpKind.FIRST, 0, starting)
@@ -58,18 +60,19 @@ def run_pass(
         runner.hand_over(cohort, 0)
     for layer in range(layers):
         runner.gpu(OpKind.ATTENTION, layer, ())
-        aboard = []
-        for cohort in cohorts:
-            if at[cohort.cohort] == layer:
-                ready = runner.ready(cohort, layer)
-                answers.append(GuardAnswer(Guard(cohort.cohort, layer), ready))
-                if ready:
-                    aboard.append(cohort)
+        aboard, moved_on = [], []
+        for place in sorted(parked.get(layer, ())):
+            cohort = cohorts[place]
+            ready = runner.ready(cohort, layer)
+            answers.append(GuardAnswer(Guard(cohort.cohort, layer), ready))
+            if ready:
+                aboard.append(cohort)
+                moved_on.append(place)
         if layer == layers - 1:
             runner.gpu(OpKind.LAST, layer, aboard)
             return tuple(answers), tuple([cohort.cohort for cohort in aboard])
         runner.gpu(OpKind.BETWEEN, layer, aboard)
         for cohort in aboard:
             runner.hand_over(cohort, layer + 1)
-            at[cohort.cohort] = layer + 1
+        parked.setdefault(layer + 1, []).extend(moved_on)
     raise ValueError("a model has at least one layer")

@@ -29,7 +29,7 @@ class Forecast:
         if not plan.cohorts:
             program = lower(plan, self._placement)
             return makespan(program, plan, self._costs, begin_s, self._host.free_s)[0]
-        line = _Retold(plan, self._costs, self._host, begin_s, _unnoticed)
+        line = _Retold(plan, self._costs, self._host, begin_s)
         line.answers = list(reversed(result.answers))
         run_pass(plan.cohorts, len(self._placement.layers), line)
         return line.now_s - begin_s
@@ -50,7 +50,3 @@ class _Retold(PassLine):
         patience_s = float("inf") if cohort.patience_us == AWAITED else cohort.patience_us * 1e-6
         self.now_s = max(self.now_s, min(self.back_s(cohort), self.now_s + patience_s))
         return True
-
-
-def _unnoticed(*_: object) -> None:
-    """Nobody asks what single ops took."""
