@@ -13,12 +13,14 @@ from engines.core.cost import CostTable, Predictor
 from engines.core.executor import Executor
 from engines.core.forecast import Forecast
 from engines.core.policy import Policy
+from engines.core.roofline import Roofline
 from engines.core.scheduler import EngineCore
+from engines.core.stretch import Stretch
 from engines.core.types import Capabilities, Limits
 from engines.model.config import load_config
 from engines.process.child import EngineProcessError
 from engines.registry import is_policy, make_engine
-from harness.adapter import CoreAdapter, StepObserver
+from harness.adapter import CoreAdapter, StepObserver, StepSight
 from harness.arrival_source import ArrivalSource
 from harness.checks import require_engines
 from harness.costs import DTYPE_BYTES, cost_table, predictor
@@ -135,7 +137,7 @@ def build(spec: CellSpec, cell_dir: Path, step_sink: Callable[..., None], steps_
     clock, executor, resolved = _executor(spec, plan, core, longest, WEIGHT_SEED, plan.limits.max_batch_tokens, ops)
     memory = memory_use(sizes, core.placement, plan.capabilities, freed_bytes(spec))
     resolved = _resolved(spec, plan) | resolved | {"memory": memory.to_json()}
-    observers = (StepRecorder(step_sink, *_predictions(core, plan.predictor), steps_sink), ops)
+    observers = (StepRecorder(step_sink, *_predictions(core, plan, spec.backend), steps_sink), ops)
     adapter = CoreAdapter(core, executor, resolved, Journal(cell_dir / JOURNAL_FILE), observers)
     prompts = {} if spec.backend == "sim" else _prompts(spec, workload)
     return Cell(adapter, clock, workload, ArrivalSource(workload), prompts, trace, ops)
@@ -297,12 +299,24 @@ def _placed(
     return placed_executor(placed, caps, placement, plan.limits, clock, plan.costs, spare, sink, sampling, pool)
 
 
-def _predictions(core: EngineCore, predictor: CostTable | None) -> tuple[Predict, PredictEach]:
+def _predictions(core: EngineCore, plan: _Plan, backend: str) -> tuple[Predict, PredictEach]:
     """What the policy's predictor believes the step just run would take, or each of many."""
+    predictor = plan.predictor
     if predictor is None:
         return lambda _: None, lambda stretch: [None] * len(stretch)
+    if backend == "sim" and isinstance(predictor, Roofline) and predictor.equals(plan.costs):
+        return _as_simulated, _each_as_simulated  # it would say the very same, and take as long as the simulator
     forecast = Forecast(predictor, core.placement)
     return lambda sight: forecast.seconds(sight.plan, sight.result), forecast.each_of
+
+
+def _as_simulated(sight: StepSight) -> float:
+    return sight.result.ended_s - sight.result.started_s
+
+
+def _each_as_simulated(stretch: Stretch) -> list[float]:
+    repeats = stretch.repeats
+    return [ended_s - started_s for started_s, ended_s in zip(repeats.started_s, repeats.ended_s, strict=True)]
 
 
 def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from engines.core.packing import even_group, packed_bytes
 from engines.core.placement import Part, Placement, PlacementError
@@ -46,7 +47,7 @@ class ModelSizes:
     @property
     def widths(self) -> dict[Part, tuple[int, int]]:
         """Inputs and outputs of each matrix."""
-        return dict(zip(Part, self.matrices, strict=True))
+        return _widths(self.matrices)
 
     def outputs(self, part: Part) -> int:
         return self.widths[part][1]
@@ -57,6 +58,12 @@ class ModelSizes:
             group = even_group(self.head_dim)
             return 2 * packed_bytes((self.kv_heads, self.head_dim), group, self.bytes_per_parameter)
         return self.kv_bytes_per_token
+
+
+@lru_cache(maxsize=64)
+def _widths(matrices: tuple[tuple[int, int], ...]) -> dict[Part, tuple[int, int]]:
+    """Asked for every op whose bytes are counted, and always the same: read it, never write."""
+    return dict(zip(Part, matrices, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

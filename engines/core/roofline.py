@@ -74,6 +74,12 @@ class Roofline:
         self._widths = dict(zip(Part, model.matrices, strict=False))
         self._row_ratio = self._row_ratios()
 
+    def equals(self, other: object) -> bool:
+        """Whether the other one says the same of everything."""
+        if not isinstance(other, Roofline):
+            return False
+        return (self.model, self.machine, self.time_scale) == (other.model, other.machine, other.time_scale)
+
     @property
     def step_overhead_s(self) -> float:
         return self.machine.step_overhead_s * self.time_scale
