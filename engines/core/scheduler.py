@@ -167,9 +167,10 @@ class EngineCore:
         self._admit(decision, draft)
         batches = tuple(self._batch(batch, draft) for batch in decision.batches)
         cohorts = tuple([self._fly(cohort, draft) for cohort in decision.cohorts])
-        if not (cohorts or draft.moves or draft.preempted or any(batch.tokens for batch in batches)):
+        tokens = sum([batch.tokens for batch in batches])
+        if not (tokens or cohorts or draft.moves or draft.preempted):
             raise PolicyError(f"{self.policy.name} decided an empty step with {len(self.waiting)} requests waiting")
-        self._check_budgets(batches, cohorts)
+        self._check_budget(tokens + sum([len(cohort.slots) for cohort in cohorts]))
         self._step += 1
         self._plan_open = True
         self._last_mode = decision.mode
@@ -446,8 +447,7 @@ class EngineCore:
         tokens.extend(result.tokens[rows:])  # none, or commit says so
         return tokens
 
-    def _check_budgets(self, batches: tuple[Batch, ...], cohorts: tuple[CohortPlan, ...]) -> None:
-        tokens = sum([batch.tokens for batch in batches]) + sum([len(cohort.slots) for cohort in cohorts])
+    def _check_budget(self, tokens: int) -> None:
         if tokens > self.limits.max_batch_tokens:
             raise PolicyError(f"{self.policy.name} puts {tokens} tokens in a step of {self.limits.max_batch_tokens}")
 

@@ -72,12 +72,14 @@ def bytes_of(op: Op, whole: Work, moves: tuple[Move, ...], sizes: ModelSizes) ->
             return _weights(ALL_PARTS, sizes)
         case OpKind.ATTENTION:
             return (work.decode_kv_tokens + work.prefill_kv_tokens) * kv
+        case OpKind.HOST_ATTENTION:
+            return work.host_kv_tokens * kv
+        case OpKind.ROWS_TO_HOST | OpKind.ROWS_TO_ACCEL:
+            return work.host_rows * values_per_row(op, sizes.widths) * sizes.bytes_per_parameter
         case OpKind.FIRST:
             return _weights((Part.QKV,), sizes)
         case OpKind.LAST:
             return _weights(AFTER_ATTENTION, sizes) + (sizes.head_bytes if work.sampled else 0)
-        case OpKind.HOST_ATTENTION:
-            return work.host_kv_tokens * kv
         case OpKind.IN_PLACE_ATTENTION:
             return (work.decode_kv_tokens + work.prefill_kv_tokens) * kv
         case OpKind.MOVE:
@@ -98,8 +100,6 @@ def bytes_of(op: Op, whole: Work, moves: tuple[Move, ...], sizes: ModelSizes) ->
             return kv_written(work) * kv
         case OpKind.HEAD:
             return sizes.head_bytes
-        case OpKind.ROWS_TO_HOST | OpKind.ROWS_TO_ACCEL:
-            return work.host_rows * values_per_row(op, sizes.widths) * sizes.bytes_per_parameter
         case _:
             return work.tokens * values_per_row(op, sizes.widths) * sizes.bytes_per_parameter
 

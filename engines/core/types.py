@@ -112,7 +112,7 @@ class Batch:
 
     @property
     def prefill_tokens(self) -> int:
-        return sum(chunk.length for chunk in self.prefills)
+        return sum([chunk.length for chunk in self.prefills]) if self.prefills else 0
 
     @property
     def tokens(self) -> int:
