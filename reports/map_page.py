@@ -98,7 +98,7 @@ def _verdict(cells: Sequence[JSON]) -> str:
     undecided = sum(bool(cell["rivals"]) for cell in cells)
     nothing = sum(not cell["winner"] for cell in cells)
     silent = f" {count(nothing, 'place')} gave no figure." if nothing else ""
-    return f"Of {count(len(cells), 'place')}, {who} served fastest; {undecided} of them are not decided.{silent}"
+    return f"Fastest: {who} of {count(len(cells), 'place')}; not decided: {undecided or 'none'}.{silent}"
 
 
 def _how(found: JSON) -> str:
