@@ -99,7 +99,7 @@ class CoreAdapter:
         )
 
     def repeat(self, before_s: float | None) -> Deliveries | None:
-        """Steps like the last one, on an executor that can tell what many of them take."""
+        """Steps that need no deciding, on an executor that can tell what many of them take."""
         if self._repeating is None:
             return None
         begin = stopwatch()
@@ -113,11 +113,13 @@ class CoreAdapter:
         begin = stopwatch()
         stretch = self._core.repeat(stands, repeats)
         scheduler_s += stopwatch() - begin
+        for request_id in stretch.finished:
+            self._executor.forget(request_id)
         if self._journal is not None:
             self._journal.stretch(stretch)
         for observer in self._observers:
             observer.stretch(stretch, scheduler_s / len(stretch))
-        return Deliveries(repeats.decided_s, repeats.ended_s, stretch.request_ids, stretch.on_host)
+        return Deliveries(repeats.decided_s, repeats.ended_s, stretch.request_ids, stretch.on_host, stretch.finished)
 
     def close(self) -> None:
         if self._journal is not None:

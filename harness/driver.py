@@ -39,6 +39,13 @@ def serve(
         now_s = clock.now()
         for request, arrival_s in arrivals.due(now_s):
             _submit(adapter, request, arrival_s, now_s, arrivals, recorder, prompts)
+        if repeating is not None and (many := repeating.repeat(arrivals.next_s)) is not None:
+            time_s = recorder.repeated(many, Handover(looked_s, now_s, clock.now(), tolerance_s))
+            if many.finished:
+                arrivals.ended(many.finished, time_s)
+                on_progress(recorder.ended, time_s)
+            looked_s = many.scheduled_s[-1]
+            continue
         delivery = adapter.poll(now_s)
         if delivery is not None:
             time_s = recorder.delivered(delivery, Handover(looked_s, now_s, clock.now(), tolerance_s))
@@ -46,9 +53,6 @@ def serve(
             if ended:
                 arrivals.ended(ended, time_s)
                 on_progress(recorder.ended, time_s)
-            elif repeating is not None and (more := repeating.repeat(arrivals.next_s)) is not None:
-                recorder.repeated(more, Handover(now_s, more.scheduled_s[0], clock.now(), tolerance_s))
-                now_s = more.scheduled_s[-1]
         elif adapter.busy:
             clock.wait_until(min(now_s + IDLE_POLL_S, arrivals.next_s or now_s + IDLE_POLL_S))
         elif arrivals.next_s is not None:

@@ -129,29 +129,36 @@ def fingerprint(plan: StepPlan) -> str:
 
 def fingerprints(stretch: Stretch) -> Iterator[str]:
     """Of each step's plan. Step and positions count up, and now and then blocks are given; the rest stays."""
-    [batch] = stretch.plan.batches
-    numbers = _numbers(stretch.plan.step, batch)
-    counted_up = _numbers(stretch.plan.step + 1, batch.longer(1)) - numbers
+    numbers, counting_up = _numbers(stretch)
     mode = stretch.plan.mode.value.encode()
-    nothing = array("q", [0] * 5).tobytes() + mode
-    grown: dict[int, list[Grown]] = {}
+    nothing = _changes((), ()) + mode
+    grown: dict[int, list[Grown]] = {1: []}
     for each in stretch.grown:
         grown.setdefault(each.step, []).append(each)
     for step in range(1, len(stretch) + 1):
-        numbers += counted_up
-        tail = _changes(grown[step]) + mode if step in grown else nothing
+        ends = stretch.plan.changes.ends if step == 1 else ()
+        tail = _changes(ends, grown[step]) + mode if step in grown else nothing
         yield hashlib.blake2b(numbers.tobytes() + tail, digest_size=8).hexdigest()
+        numbers += counting_up
 
 
-def _numbers(step: int, batch: Batch) -> npt.NDArray[np.int64]:
-    numbers = array("q", [step, 1, 0, 0])
+def _numbers(stretch: Stretch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of the first plan up to its batch, and what each of them grows by per step."""
+    [batch] = stretch.plan.batches
+    decodes, host = len(batch.decode_slots), len(batch.host_slots)
+    numbers = array("q", [stretch.plan.step, 1, 0, 0])
     _add_batch(numbers, batch)
-    return np.array(numbers)
+    counting_up = np.zeros(len(numbers), np.int64)
+    counting_up[0] = 1
+    counting_up[6 + decodes : 6 + 2 * decodes] = 1
+    counting_up[8 + 2 * decodes + host : 8 + 2 * decodes + 2 * host] = 1
+    return np.array(numbers), counting_up
 
 
-def _changes(grown: Sequence[Grown]) -> bytes:
-    """Nobody ended, some grew, nobody was preempted or admitted."""
-    numbers = array("q", [0])
+def _changes(ends: Sequence[int], grown: Sequence[Grown]) -> bytes:
+    """Some slots ended, some grew, nobody was preempted or admitted."""
+    numbers = array("q")
+    _add_column(numbers, tuple(ends))
     _add_column(numbers, tuple([each.slot for each in grown]))
     _add_column(numbers, tuple([each.block for each in grown]))
     numbers.extend((0, 0))

@@ -96,7 +96,7 @@ class RequestRecorder:
                 self._leave(failure.request_id, "failed", f"{failure.kind}: {failure.detail}")
         return time_s
 
-    def repeated(self, many: Deliveries, handover: Handover) -> None:
+    def repeated(self, many: Deliveries, handover: Handover) -> float:
         """Deliveries in a row, checked as one where nothing about them is odd, and else one by one."""
         records = [self._in_flight.get(request_id) for request_id in many.request_ids]
         times_s = array("d", many.times_s)
@@ -107,10 +107,13 @@ class RequestRecorder:
             for request_id in many.on_host:
                 self._in_flight[request_id].host_tokens += len(times_s)
             self._last_time_s = times_s[-1]
-            return
+            for request_id in many.finished:
+                self._finish(request_id)
+            return times_s[-1]
         for delivery in many:
             polled_s, handed_s = delivery.scheduled_s, min(delivery.time_s, handover.handed_s)
             self.delivered(delivery, Handover(polled_s, polled_s, handed_s, handover.tolerance_s))
+        return self._last_time_s
 
     def _are_plain(self, records: Sequence[_InFlight | None], times_s: "array[float]", handover: Handover) -> bool:
         """In time and in order, of requests that had asked and are owed so many, and whose tokens nobody keeps."""
@@ -299,17 +302,17 @@ def stretch_columns(stretch: Stretch, predicted_s: Sequence[float | None], sched
     repeats, steps, rows = stretch.repeats, len(stretch), len(stretch.request_ids)
     gpu_s, cpu_s, h2d_s, d2h_s, disk_s = (list(unit_s) for unit_s in zip(*repeats.busy_s, strict=True))
     return {
-        "step": list(range(stretch.plan.step + 1, stretch.plan.step + steps + 1)),
+        "step": list(range(stretch.plan.step, stretch.plan.step + steps)),
         "started_s": list(repeats.started_s),
         "ended_s": list(repeats.ended_s),
         "mode": [stretch.plan.mode.value] * steps,
         "decode_rows": [rows] * steps,
         "prefill_rows": [0] * steps,
         "prefill_tokens": [0] * steps,
-        "running": [stretch.running] * steps,
-        "waiting": [stretch.waiting] * steps,
-        "accel_blocks_used": stretch.blocks_after(Tier.ACCEL),
-        "host_blocks_used": stretch.blocks_after(Tier.HOST),
+        "running": stretch.running(),
+        "waiting": [stretch.after.waiting] * steps,
+        "accel_blocks_used": stretch.blocks_used(Tier.ACCEL),
+        "host_blocks_used": stretch.blocks_used(Tier.HOST),
         "gpu_busy_s": gpu_s,
         "cpu_busy_s": cpu_s,
         "h2d_busy_s": h2d_s,

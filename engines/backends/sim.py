@@ -67,7 +67,7 @@ class SimExecutor:
         """The loop of `run` and the driver's, without anything that the steps do not differ in."""
         plan, steps = stands.plan, stands.steps
         cost = SteadyCost(plan, self._placement, self._costs)
-        traced = self._sink is not None and plan.step < self._traced_steps
+        traced = self._sink is not None and plan.step <= self._traced_steps
         if traced or not cost.program.serial or (self._alike is not None and self._alike_steps is None):
             steps = 0
         overhead_s, rows = self._costs.step_overhead_s, _sampled(plan)

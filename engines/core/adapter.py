@@ -54,17 +54,20 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """One after the other, each with a token for the same requests; nobody ended, came or was preempted meanwhile."""
+    """One after the other, each with a token for the same requests, of whom some may end in the last. Nobody was
+    admitted or preempted meanwhile."""
 
     scheduled_s: Sequence[float]
     times_s: Sequence[float]
     request_ids: Sequence[int]
     on_host: Sequence[int]
+    finished: Sequence[int]
 
     def __iter__(self) -> Iterator[Delivery]:
-        tokens = (0,) * len(self.request_ids)
-        for scheduled_s, time_s in zip(self.scheduled_s, self.times_s, strict=True):
-            yield Delivery(time_s, self.request_ids, tokens, scheduled_s=scheduled_s, on_host=self.on_host)
+        ids, tokens, last = self.request_ids, (0,) * len(self.request_ids), len(self.times_s) - 1
+        for step, (scheduled_s, time_s) in enumerate(zip(self.scheduled_s, self.times_s, strict=True)):
+            finished = self.finished if step == last else ()
+            yield Delivery(time_s, ids, tokens, finished, scheduled_s=scheduled_s, on_host=self.on_host)
 
 
 class EngineAdapter(Protocol):
@@ -88,7 +91,7 @@ class RepeatingAdapter(EngineAdapter, Protocol):
     """One that may take many steps at once, where nothing has to be decided in them."""
 
     def repeat(self, before_s: float | None) -> Deliveries | None:
-        """Called after a delivery; steps are taken until one would begin at `before_s`, when somebody is due."""
+        """Take them before `before_s`, when the next request is due. None: there is something to decide; poll."""
 
 
 @dataclass(frozen=True, slots=True)

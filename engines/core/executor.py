@@ -29,4 +29,4 @@ class RepeatingExecutor(Executor, Protocol):
     """One that can tell what many steps take without being handed them one by one."""
 
     def repeat(self, stands: Standing, before_s: float | None) -> Repeats:
-        """Run repetitions of the plan just run, as many as stand and begin before `before_s`; maybe none."""
+        """Run as many of the steps as begin before `before_s`; maybe none."""

@@ -1,8 +1,11 @@
 """What every hybrid policy shares: requests whose KV is wholly on one side, the accelerator first."""
 
+from collections.abc import Sequence
+
 from engines.core.cost import Predictor
 from engines.core.placement import Placement
-from engines.core.policy import Decision, Proposal, View
+from engines.core.policy import Proposal, View
+from engines.core.request import Request
 from engines.core.types import Capabilities, Mode, Tier
 
 FILLED = 0.95  # of the accelerator's blocks: beyond that nobody comes back from the host
@@ -21,9 +24,9 @@ class TwoSided:
     def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
         return Placement.all_on_accelerator(capabilities.layers)
 
-    def stands(self, decision: Decision) -> bool:
+    def steady(self, running: Sequence[Request]) -> Mode | None:
         """With nobody on the host there is nothing to weigh; else lengths decide, and they change with every step."""
-        return decision.mode is Mode.GPU_ONLY
+        return None if any(request.tier is Tier.HOST for request in running) else Mode.GPU_ONLY
 
 
 def two_sided(view: View) -> Proposal:

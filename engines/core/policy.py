@@ -113,11 +113,14 @@ class LearningPolicy(Policy, Protocol):
 
 @runtime_checkable
 class SteadyPolicy(Policy, Protocol):
-    """A policy of which some decisions stand: then many steps may be taken at once where an executor can."""
+    """A policy with an obvious answer where there is nothing to weigh: then many steps may be taken at once.
 
-    def stands(self, decision: Decision) -> bool:
-        """Of a decision in which everybody inside decodes, nobody is left out, admitted, moved or preempted: whether
-        the next one is the same if nobody comes or goes, and blocks for growing rows are there.
+    Whom it does not admit for want of blocks it does not admit later either, while those inside only take more.
+    """
+
+    def steady(self, running: Sequence[Request]) -> Mode | None:
+        """All of them have one token to go, blocks for that are there, and nobody else may come in: the mode in which
+        one batch decodes them all, if that is what it would decide, else None.
         """
 
 

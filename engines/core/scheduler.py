@@ -27,7 +27,7 @@ from engines.core.policy import (
     View,
 )
 from engines.core.request import Phase, Request
-from engines.core.stretch import Grown, Repeats, Standing, Stretch, standing
+from engines.core.stretch import Grown, Repeats, Standing, Standings, Stretch, standing
 from engines.core.types import (
     Batch,
     BlockChanges,
@@ -92,7 +92,7 @@ class EngineCore:
         self.placement = policy.partition(capabilities, predictor) if placement is None else placement
         self._learner = policy if isinstance(policy, LearningPolicy) else None
         self._steady = policy if isinstance(policy, SteadyPolicy) and self._learner is None else None
-        self._standing: StepPlan | None = None  # the last one, if the next would be decided alike
+        self._blocked = False  # whoever waits was not let in, and will not be while those inside only take more
         self._content_ends = False  # a token may end a request
         self.kv = KVManager(capabilities)
         self.running: list[Request] = []
@@ -123,7 +123,7 @@ class EngineCore:
         request = Request(spec, self._sequence)
         self._sequence += 1
         self._requests[spec.request_id] = request
-        self._standing = None
+        self._blocked = self._blocked and bool(self.waiting)  # behind others, nobody is asked
         self._content_ends = self._content_ends or bool(spec.stop_ids)
         self.waiting.append(request)
         return None
@@ -141,7 +141,7 @@ class EngineCore:
                 self._unbind(request)
         else:
             self.waiting.remove(request)
-        self._standing = None
+        self._blocked = False
         self._end(request)
         return True
 
@@ -176,7 +176,8 @@ class EngineCore:
         self._last_mode = decision.mode
         if decision.placement is not None:
             self.placement = decision.placement
-        plan = StepPlan(
+        self._blocked = self._steady is not None and bool(self.waiting) and self._only_decodes(decision, draft)
+        return StepPlan(
             self._step,
             decision.mode,
             batches,
@@ -187,8 +188,6 @@ class EngineCore:
             admitted=tuple(draft.admitted),
             places=decision.placement,
         )
-        self._standing = plan if self._stands(decision, draft) else None
-        return plan
 
     def commit(self, plan: StepPlan, result: StepResult) -> StepEvents:
         """Take the step's outcome in: counters move, tokens are handed out, whoever is done leaves."""
@@ -212,7 +211,6 @@ class EngineCore:
         request_ids = [request.request_id for request in sampling]
         on_host = self._on_host(sampling)
         if finished:
-            self._standing = None
             self._finish(finished)
         self._plan_open = False
         return StepEvents(
@@ -227,21 +225,25 @@ class EngineCore:
     # --- many steps at once ------------------------------------------------------------------------------------------
 
     def standing(self) -> Standing | None:
-        """The plan just committed, where the policy would only repeat it; for how long, if nobody comes."""
-        plan, pools = self._standing, self.kv.pools
-        if plan is None or self._plan_open:
+        """The next steps, where the policy need not be asked about them; for as long as nobody else is submitted."""
+        rows, policy = self.running, self._steady
+        if policy is None or not rows or self._plan_open or self._content_ends or self.cohorts:
             return None
-        found = standing(
-            plan, self._sampling, {tier: len(pool.free) for tier, pool in pools.items()}, self._page_tokens
-        )
-        return found if found.steps > 0 else None
+        if (self.waiting and not self._blocked) or len(rows) > self.limits.max_batch_tokens:
+            return None
+        mode = policy.steady(rows)
+        if mode is None or any(request.known - request.computed != 1 for request in rows):
+            return None
+        free = {tier: len(pool.free) for tier, pool in self.kv.pools.items()}
+        found = standing(self._step + 1, mode, self._ended_slots, rows, free, self._page_tokens)
+        return found if found.steps else None
 
     def repeat(self, stands: Standing, repeats: Repeats) -> Stretch:
-        """Take in as many repetitions as there were: schedule and commit of them all."""
-        if stands.plan is not self._standing or len(repeats) > stands.steps:
-            raise RuntimeError("only the plan just committed can be repeated, and only while it stands")
-        rows, steps = self._sampling, len(repeats)
-        used = {tier: pool.used for tier, pool in self.kv.pools.items()}
+        """Take in as many of them as there were: schedule and commit of them all."""
+        steps = len(repeats)
+        if stands.plan.step != self._step + 1 or not 0 < steps <= stands.steps:
+            raise RuntimeError("only what stands now can be repeated, and only while it does")
+        before, rows = self._standings(), stands.rows
         grown = []
         for step, row in stands.growths:
             if step > steps:
@@ -253,19 +255,25 @@ class EngineCore:
             request.computed += steps
             request.known += steps
         self._step += steps
-        self._standing = None
+        self._ended_slots = []
+        self._last_mode = stands.plan.mode
         ids, on_host = [request.request_id for request in rows], self._on_host(rows)
-        return Stretch(stands.plan, repeats, grown, ids, on_host, len(self.running), len(self.waiting), used)
+        finished = [request for request in rows if request.known == request.target]
+        if finished:
+            self._finish(finished)
+        ended = [request.request_id for request in finished]
+        return Stretch(stands.plan, repeats, grown, ids, on_host, ended, before, self._standings())
 
-    def _stands(self, decision: Decision, draft: _Draft) -> bool:
-        """Everybody inside decodes, and nothing else was decided: then the policy knows whether it stands."""
-        if self._steady is None or self._content_ends or len(decision.batches) != 1:
+    def _standings(self) -> Standings:
+        used = {tier: pool.used for tier, pool in self.kv.pools.items()}
+        return Standings(len(self.running), len(self.waiting), used)
+
+    def _only_decodes(self, decision: Decision, draft: _Draft) -> bool:
+        """Everybody inside, and nothing else was decided."""
+        if len(decision.batches) != 1 or self.cohorts or draft.starts or draft.moves or draft.preempted:
             return False
         [batch] = decision.batches
-        if batch.prefills or self.cohorts or draft.starts or draft.moves or draft.preempted or decision.placement:
-            return False
-        everybody = len(batch.decodes) + len(batch.host_decodes) == len(self.running)
-        return everybody and self._steady.stands(decision)
+        return not batch.prefills and len(batch.decodes) + len(batch.host_decodes) == len(self.running)
 
     # --- applying a decision -----------------------------------------------------------------------------------------
 
@@ -460,6 +468,7 @@ class EngineCore:
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def _finish(self, finished: list[Request]) -> None:
+        self._blocked = False
         gone = set(map(id, finished))
         self.running = [request for request in self.running if id(request) not in gone]
         for request in finished:

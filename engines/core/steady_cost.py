@@ -16,13 +16,13 @@ GROWING = frozenset({OpKind.ATTENTION, OpKind.HOST_ATTENTION})
 
 
 def works_of(plan: StepPlan, steps: int) -> Iterator[Work]:
-    """Of each step's one batch, the step after the plan's first."""
+    """Of each step's one batch, the plan's own first."""
     work = work_of(plan.batches[0])
     rows, kv, host_rows, host_kv = work.decode_rows, work.decode_kv_tokens, work.host_rows, work.host_kv_tokens
     for _ in range(steps):
+        yield Work(work.tokens, rows, kv, host_rows, host_kv, sampled=work.sampled)
         kv += rows
         host_kv += host_rows
-        yield Work(work.tokens, rows, kv, host_rows, host_kv, sampled=work.sampled)
 
 
 class SteadyCost:

@@ -1,18 +1,18 @@
-"""A stretch: steps in which nothing is decided anew. Everybody decodes, nobody comes or goes, and the blocks that
-growing rows will ask for are there; so a policy that says its decision stands need not be asked again, and an executor
-that can tell what each of the steps takes (the simulator) need not be handed them one by one.
+"""A stretch: steps in which nothing is decided anew. Everybody decodes, nobody comes or goes before the last of them,
+and the blocks that growing rows will ask for are there. A policy that knows its answer then need not be asked, and
+an executor that can tell what each of the steps takes (the simulator) need not be handed them one by one.
 
 What such steps leave behind is the same, to the last bit, as if they had been taken one by one: `plan_of` gives the
-plan of each. Not here: when a decision stands (policy.py), and what a step takes (backends/sim.py).
+plan of each. Not here: when a policy knows its answer (policy.py), and what a step takes (backends/sim.py).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from engines.core.cost import Work
 from engines.core.request import Request
-from engines.core.types import BlockChanges, StepPlan, Tier
+from engines.core.types import Batch, BlockChanges, Mode, StepPlan, Tier
 
 
 class Growth(NamedTuple):
@@ -24,9 +24,11 @@ class Growth(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`plan` may be repeated for up to `steps` more steps, each row one token longer every time."""
+    """`plan` is the next step's but for blocks given in it, and may be taken up to `steps` times, each row one token
+    longer every time; in the last of all somebody may end."""
 
     plan: StepPlan
+    rows: Sequence[Request]  # in the order of its batch
     steps: int
     growths: Sequence[Growth]
 
@@ -62,42 +64,74 @@ class Grown(NamedTuple):
     tier: Tier
 
 
+class Standings(NamedTuple):
+    """What an onlooker counts after a step."""
+
+    running: int
+    waiting: int
+    blocks_used: Mapping[Tier, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Steps that were taken like `plan`, the step before them."""
+    """Steps that were taken; `plan` is the first one's but for blocks given in it."""
 
     plan: StepPlan
     repeats: Repeats
     grown: Sequence[Grown]
     request_ids: Sequence[int]  # of each step's rows, in its order
     on_host: Sequence[int]  # of them, whose KV is there
-    running: int
-    waiting: int
-    blocks_used: Mapping[Tier, int]  # before the first
+    finished: Sequence[int]  # in the last step
+    before: Standings
+    after: Standings
 
     def __len__(self) -> int:
         return len(self.repeats)
 
-    def blocks_after(self, tier: Tier) -> list[int]:
-        """In use after each step."""
-        used = [self.blocks_used[tier]] * len(self)
-        for given, each in enumerate([each for each in self.grown if each.tier is tier], 1):
-            used[each.step - 1 :] = [self.blocks_used[tier] + given] * (len(self) - each.step + 1)
-        return used
+    def running(self) -> list[int]:
+        """After each step."""
+        return [self.before.running] * (len(self) - 1) + [self.after.running]
+
+    def blocks_used(self, tier: Tier) -> list[int]:
+        """After each step."""
+        used = self.before.blocks_used[tier]
+        counts = [used] * len(self)
+        for each in self.grown:
+            if each.tier is tier:
+                used += 1
+                counts[each.step - 1 :] = [used] * (len(self) - each.step + 1)
+        counts[-1] = self.after.blocks_used[tier]
+        return counts
 
     def plan_of(self, step: int) -> StepPlan:
         """Of the `step`th, counted from 1."""
         [batch] = self.plan.batches
         grown = [each for each in self.grown if each.step == step]
-        changes = BlockChanges((), (), tuple([each.slot for each in grown]), tuple([each.block for each in grown]))
-        return StepPlan(self.plan.step + step, self.plan.mode, (batch.longer(step),), changes)
+        ends = self.plan.changes.ends if step == 1 else ()
+        changes = BlockChanges(ends, (), tuple([each.slot for each in grown]), tuple([each.block for each in grown]))
+        return replace(self.plan, step=self.plan.step + step - 1, batches=(batch.longer(step - 1),), changes=changes)
 
 
 def standing(
-    plan: StepPlan, rows: Sequence[Request], free: Mapping[Tier, int], page_tokens: Mapping[Tier, int]
+    step: int,
+    mode: Mode,
+    ends: Sequence[int],
+    running: Sequence[Request],
+    free: Mapping[Tier, int],
+    page_tokens: Mapping[Tier, int],
 ) -> Standing:
-    """As long as nobody ends and nobody has to make room. The step in which somebody ends is taken as ever."""
-    steps = min([request.target - request.known for request in rows]) - 1
+    """Until somebody ends, or would have to make room for somebody else."""
+    accel = [request for request in running if request.tier is Tier.ACCEL]
+    host = [request for request in running if request.tier is not Tier.ACCEL]
+    batch = Batch(
+        tuple([request.slot for request in accel]),
+        tuple([request.computed for request in accel]),
+        (),
+        tuple([request.slot for request in host]),
+        tuple([request.computed for request in host]),
+    )
+    plan, rows = StepPlan(step, mode, (batch,), BlockChanges(tuple(ends))), accel + host
+    steps = min([request.target - request.known for request in rows])
     growths = []
     for row, request in enumerate(rows):
         first = request.capacity - request.computed + 1
@@ -108,6 +142,6 @@ def standing(
     for growth in growths:
         tier = rows[growth.row].tier
         if not left[tier]:
-            return Standing(plan, growth.step - 1, growths)
+            return Standing(plan, rows, growth.step - 1, growths)
         left[tier] -= 1
-    return Standing(plan, steps, growths)
+    return Standing(plan, rows, steps, growths)

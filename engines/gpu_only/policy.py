@@ -5,12 +5,14 @@ by default, swapped to the host when asked. vLLM's rule of admission is kept too
 all of it, although it is computed in chunks (`admit: chunk` admits as soon as the first chunk fits).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from engines.core.cost import Predictor
 from engines.core.placement import Placement
 from engines.core.policy import Decision, View
+from engines.core.request import Request
 from engines.core.types import Capabilities, Mode, PreemptionKind, Tier
 
 
@@ -37,6 +39,5 @@ class GpuOnly:
             proposal.admit_waiting(Tier.ACCEL, whole_prompt=self.admit == "prompt")
         return proposal.decision(Mode.GPU_ONLY)
 
-    def stands(self, decision: Decision) -> bool:
-        """Whoever waits for blocks waits on: running requests take more of them."""
-        return True
+    def steady(self, running: Sequence[Request]) -> Mode | None:
+        return Mode.GPU_ONLY

@@ -5,6 +5,7 @@ the KV, with attention, on the host; `host: ffn` puts only the FFN of the first 
 requests instead of layers: a fixed share keeps its KV and its attention on the host, decided on arrival.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,9 +61,11 @@ class StaticPartition(TwoSided):
             return self._divided(view, self.host_share)
         return placed_decision(view, self._most(view))
 
-    def stands(self, decision: Decision) -> bool:
+    def steady(self, running: Sequence[Request]) -> Mode | None:
         """Sides are given once, whatever lengths become."""
-        return self.host_share is not None
+        if self.host_share is None:
+            return None
+        return Mode.SEQUENTIAL if any(request.tier is Tier.HOST for request in running) else Mode.GPU_ONLY
 
     # --- by layers ---------------------------------------------------------------------------------------------------
 
