@@ -14,7 +14,8 @@ from harness.plan import expand
 
 from .conftest import Call
 
-HYBRIDS = ["gpu_only", "static_partition", "neo", "apex"]
+PLACING = ["static_layers", "static_kv", "weight_streaming", "lp_balanced"]
+ENGINES = [engine.name for engine in load_experiment("t4_llama2").engines]
 
 
 def explained(**wanted: int | str) -> Explanation:
@@ -24,7 +25,8 @@ def explained(**wanted: int | str) -> Explanation:
 
 def test_every_scheduler_says_what_it_would_do() -> None:
     found = explained(accel_rows=3, host_rows=64, context=500)
-    assert [choice.engine for choice in found.choices] == HYBRIDS
+    assert [choice.engine for choice in found.choices] == ENGINES
+    assert {"gpu_only", "static_partition", *PLACING, "neo", "apex"} <= {*ENGINES}
     modes = {choice.engine: choice.mode for choice in found.choices}
     assert modes["gpu_only"] == "gpu_only"
     assert modes["static_partition"] == "sequential"
@@ -33,6 +35,8 @@ def test_every_scheduler_says_what_it_would_do() -> None:
         assert choice.accel_decodes == 3
         assert sum(choice.host_decodes) + choice.waited_for + choice.flying + choice.standing == 64
     assert found.choices[0].standing == 64, "gpu_only has no use for the host"
+    for choice in found.choices:
+        assert bool(choice.placement) is (choice.engine in PLACING), "what is placed by layer says where"
 
 
 def test_the_mode_with_most_tokens_is_what_apex_takes() -> None:
@@ -64,7 +68,7 @@ def test_mistakes_are_one_line() -> None:
 def test_on_the_command_line(call: Call) -> None:
     answer = call("explain", "run", "--config", "t4_llama2", "--backend", "sim", "--json")
     assert answer.code == 0
-    assert [choice["engine"] for choice in json.loads(answer.out)["choices"]] == HYBRIDS
+    assert [choice["engine"] for choice in json.loads(answer.out)["choices"]] == ENGINES
     shown = call("explain", "run", "--config", "t4_llama2", "--backend", "sim")
     assert "N_G / N_C" in shown.out
     assert "asymmetric" in shown.out
