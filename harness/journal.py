@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.core.clock import ReplayClock
 from engines.core.scheduler import EngineCore
 from engines.core.stretch import Grown, Stretch
 from engines.core.types import Batch, Guard, GuardAnswer, Mode, RequestSpec, StepPlan, StepResult, UnitTimes
@@ -84,17 +83,15 @@ class Replay:
 
 
 def replay(path: Path, core: EngineCore) -> Replay:
-    """Run a journal through a fresh core of the same configuration."""
-    lines = list(_read(path))
-    clock = ReplayClock([line["now_s"] for line in lines if "now_s" in line])
+    """Run a journal through a fresh core of the same configuration. It is read line by line, however long it is."""
     steps = 0
-    for line in lines:
+    for line in _read(path):
         if "submit" in line:
             request_id, prompt_tokens, max_new_tokens = line["submit"]
             core.submit(RequestSpec(request_id, prompt_tokens, max_new_tokens, frozenset(line["stop"])))
         elif "now_s" in line:
             steps += 1
-            plan = core.schedule(clock.now())
+            plan = core.schedule(line["now_s"])
             if plan is None or fingerprint(plan) != line["plan"]:
                 return Replay(steps, steps)
             core.commit(plan, _result(line))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from workloads.packed import PackedRequests
 from workloads.types import Clipping, Request, Workload, WorkloadError
 
 MIN_REQUEST_TOKENS = 2  # one of prompt, one of output
@@ -18,14 +19,13 @@ def clip(workload: Workload, max_request_tokens: int) -> Workload:
         raise WorkloadError(f"max_request_tokens must be {MIN_REQUEST_TOKENS} or more, not {max_request_tokens}")
     if workload.clipped is not None:
         raise WorkloadError(f"workload {workload.name} is already clipped, to {workload.clipped.limit_tokens} tokens")
-    requests = tuple(_clip_request(request, max_request_tokens) for request in workload.requests)
-    pairs = list(zip(workload.requests, requests, strict=True))
-    clipping = Clipping(
-        limit_tokens=max_request_tokens,
-        clipped_requests=sum(after is not before for before, after in pairs),
-        prompt_tokens_cut=sum(before.prompt_tokens - after.prompt_tokens for before, after in pairs),
-        output_tokens_cut=sum(before.output_tokens - after.output_tokens for before, after in pairs),
-    )
+    requests = PackedRequests(_clip_request(request, max_request_tokens) for request in workload.requests)
+    clipped = prompts_cut = outputs_cut = 0
+    for before, after in zip(workload.requests, requests, strict=True):
+        clipped += after != before
+        prompts_cut += before.prompt_tokens - after.prompt_tokens
+        outputs_cut += before.output_tokens - after.output_tokens
+    clipping = Clipping(max_request_tokens, clipped, prompts_cut, outputs_cut)
     return replace(workload, requests=requests, clipped=clipping)
 
 

@@ -6,11 +6,12 @@ Not here: conversations (`conversations`), traces (`replay`), and the fitted num
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from workloads.arrivals import AllAtOnce, Arrivals, ClosedLoop
 from workloads.lengths import Fixed, Jittered, Joint, Tokens, scaled
 from workloads.options import Options
+from workloads.packed import PackedRequests
 from workloads.schedules import Schedule, schedule_from
 from workloads.types import Request, Workload
 
@@ -71,7 +72,7 @@ def of_single_requests(
     schedule = schedule_from(options, default)
     times = schedule.arrivals.times(len(prompts), seed).tolist()
     pairs = zip(times, scaled(prompts, scale).tolist(), scaled(outputs, scale).tolist(), strict=True)
-    requests = tuple(
+    requests = PackedRequests(
         Request(number, time, prompt, output, think_s=schedule.think_s)
         for number, (time, prompt, output) in enumerate(pairs)
     )
@@ -79,7 +80,7 @@ def of_single_requests(
 
 
 def workload_of(
-    options: Options, schedule: Schedule, requests: tuple[Request, ...], sources: tuple[str, ...]
+    options: Options, schedule: Schedule, requests: Sequence[Request], sources: tuple[str, ...]
 ) -> Workload:
     scale = scale_of(options)
     all_sources = (*sources, *schedule.sources, *((f"all lengths scaled by {scale:g}",) if scale != 1 else ()))

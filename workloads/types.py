@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 MAX_TOKENS = 2**31 - 1  # records keep token counts as int32
 
@@ -70,7 +71,7 @@ class Workload:
 
     name: str
     kind: str
-    requests: tuple[Request, ...]
+    requests: Sequence[Request]
     arrivals: str
     sources: tuple[str, ...]
     clipped: Clipping | None
@@ -79,10 +80,11 @@ class Workload:
     def __post_init__(self) -> None:
         if not self.requests:
             raise WorkloadError(f"workload {self.name} has no requests")
-        if len({request.request_id for request in self.requests}) < len(self.requests):
+        ids = _column(self.requests, "request_id")
+        if np.unique(ids).size < ids.size:
             raise WorkloadError(f"workload {self.name} has two requests with one request_id")
-        arrivals = [request.arrival_s for request in self.requests]
-        if any(later < earlier for earlier, later in pairwise(arrivals)):
+        arrivals = _column(self.requests, "arrival_s")
+        if (np.diff(arrivals) < 0).any():
             raise WorkloadError(f"the requests of workload {self.name} are not in the order of their arrival")
 
 
@@ -105,13 +107,19 @@ class RealisedStatistics:
 
 def realised(workload: Workload) -> RealisedStatistics:
     """Measure the workload as drawn (after clipping, if it was clipped)."""
-    prompt = _mean_and_percentiles([request.prompt_tokens for request in workload.requests])
-    output = _mean_and_percentiles([request.output_tokens for request in workload.requests])
+    prompt = _mean_and_percentiles(_column(workload.requests, "prompt_tokens"))
+    output = _mean_and_percentiles(_column(workload.requests, "output_tokens"))
     rate, variation = _arrival_statistics(workload)
     return RealisedStatistics(len(workload.requests), *prompt, *output, rate, variation)
 
 
-def _mean_and_percentiles(tokens: Sequence[int]) -> tuple[float, float, float, float]:
+def _column(requests: Sequence[Request], name: str) -> npt.NDArray[Any]:
+    """Of a field; packed requests (packed.py) have it."""
+    packed = getattr(requests, "column", None)
+    return np.array([getattr(request, name) for request in requests]) if packed is None else packed(name)
+
+
+def _mean_and_percentiles(tokens: npt.NDArray[Any]) -> tuple[float, float, float, float]:
     p50, p90, p99 = np.percentile(tokens, [50, 90, 99])
     return float(np.mean(tokens)), float(p50), float(p90), float(p99)
 
@@ -120,7 +128,7 @@ def _arrival_statistics(workload: Workload) -> tuple[float | None, float | None]
     """Requests per second, and standard deviation over mean of the gaps, of scheduled arrivals (first turns) only."""
     if workload.closed_loop_users:
         return None, None
-    scheduled = [request.arrival_s for request in workload.requests if request.turn == 0]
+    scheduled = _column(workload.requests, "arrival_s")[_column(workload.requests, "turn") == 0]
     gaps = np.diff(scheduled)
     if len(gaps) == 0 or scheduled[-1] == scheduled[0]:
         return None, None

@@ -1,7 +1,6 @@
-"""Three clocks behind one seam: wall time, simulated time, and the readings of a journal. Seconds since the start."""
+"""Two clocks behind one seam: wall time and simulated time. Seconds since the start."""
 
 import time
-from collections.abc import Iterable
 from typing import Protocol
 
 
@@ -55,22 +54,6 @@ class VirtualClock:
 
     def restart(self) -> None:
         self._now_s = 0.0
-
-
-class ReplayClock:
-    """Hands out the readings of a journal, one per deciding iteration."""
-
-    def __init__(self, readings: Iterable[float]) -> None:
-        self._readings = iter(readings)
-
-    def now(self) -> float:
-        return next(self._readings)
-
-    def wait_until(self, moment_s: float) -> None:
-        """Nothing to wait for: the next reading already lies after it."""
-
-    def restart(self) -> None:
-        """The readings are as they were taken."""
 
 
 def stopwatch() -> float:
