@@ -21,6 +21,7 @@ class CellNeeds:
     output_tokens: int
     last_arrival_s: float
     about_s: float | None  # of serving, on the cell's own clock; None where nothing is modelled
+    computing_s: float | None  # by this machine, where time is simulated
     weight_bytes: int
     largest_request_kv_bytes: int
 
@@ -40,6 +41,7 @@ class CellNeeds:
             "output_tokens": self.output_tokens,
             "last_arrival_s": self.last_arrival_s,
             "about_s": self.about_s,
+            "computing_s": self.computing_s,
             "weight_bytes": self.weight_bytes,
             "largest_request_kv_bytes": self.largest_request_kv_bytes,
         }
@@ -50,6 +52,7 @@ def needs(cells: Sequence[CellSpec]) -> list[CellNeeds]:
     from engines.model.config import load_config
     from harness.costs import DTYPE_BYTES
     from harness.estimate import serving_s
+    from harness.estimate_computing import computing_s
     from harness.packed import weight_bytes
     from workloads import build
 
@@ -72,6 +75,7 @@ def needs(cells: Sequence[CellSpec]) -> list[CellNeeds]:
                 output_tokens=sum(request.output_tokens for request in requests),
                 last_arrival_s=max(request.arrival_s for request in requests),
                 about_s=serving_s(cell, requests),
+                computing_s=computing_s(cell, requests),
                 weight_bytes=weight_bytes(cell),
                 largest_request_kv_bytes=largest_tokens * kv_bytes_per_token,
             )
@@ -86,5 +90,12 @@ def total_time(found: Sequence[CellNeeds]) -> str:
     known = [need.about_s for need in found if need.about_s is not None]
     if len(known) < len(found):
         return f"nothing is modelled here, so no estimate; {limit}"
-    clock = "simulated time, which passes much faster" if found[0].cell.backend == "sim" else "serving, plus start-up"
-    return f"about {sum(known) / 60:,.0f} min of {clock}; {limit}"
+    serving = f"{sum(known) / 60:,.0f} min"
+    if found[0].cell.backend != "sim":
+        return f"about {serving} of serving, plus start-up; {limit}"
+    computing_s = sum(need.computing_s or 0.0 for need in found)
+    return f"about {minutes(computing_s)} to simulate {serving} of serving; {limit}"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} min" if seconds >= 90 else f"{seconds:,.0f} s"
