@@ -100,24 +100,22 @@ def replay(path: Path, core: EngineCore) -> Replay:
 
 def fingerprint(plan: StepPlan) -> str:
     """64 bits over every number of the plan; the same on every machine and Python."""
-    numbers = array("q", [plan.step, len(plan.batches), len(plan.moves), len(plan.cohorts)])
+    changes = plan.changes
+    numbers = [plan.step, len(plan.batches), len(plan.moves), len(plan.cohorts)]
     for batch in plan.batches:
         _add_batch(numbers, batch)
-    for column in (plan.changes.ends, plan.changes.grown_slots, plan.changes.grown_blocks):
-        _add_column(numbers, column)
-    for start in plan.changes.starts:
-        _add_column(numbers, (start.slot, start.request_id, start.tier))
+    for column in (changes.ends, changes.grown_slots, changes.grown_blocks):
+        numbers += (len(column), *column)
+    for start in changes.starts:
+        numbers += (3, start.slot, start.request_id, start.tier)
     for move in plan.moves:
-        _add_column(numbers, (move.request_id, move.source, move.target, move.tokens))
-        _add_column(numbers, move.source_blocks)
-        _add_column(numbers, move.target_blocks)
+        numbers += (4, move.request_id, move.source, move.target, move.tokens)
+        numbers += (len(move.source_blocks), *move.source_blocks, len(move.target_blocks), *move.target_blocks)
     for cohort in plan.cohorts:
-        _add_column(numbers, (cohort.cohort, cohort.parked_layer, cohort.patience_us))
-        _add_column(numbers, cohort.slots)
-        _add_column(numbers, cohort.positions)
-    _add_column(numbers, plan.preempted)
-    _add_column(numbers, plan.admitted)
-    digest = hashlib.blake2b(numbers.tobytes(), digest_size=8)
+        numbers += (3, cohort.cohort, cohort.parked_layer, cohort.patience_us)
+        numbers += (len(cohort.slots), *cohort.slots, len(cohort.positions), *cohort.positions)
+    numbers += (len(plan.preempted), *plan.preempted, len(plan.admitted), *plan.admitted)
+    digest = hashlib.blake2b(array("q", numbers).tobytes(), digest_size=8)
     digest.update(plan.mode.value.encode())
     if plan.places is not None:
         digest.update(repr(plan.places).encode())
@@ -143,36 +141,27 @@ def _numbers(stretch: Stretch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
     """Of the first plan up to its batch, and what each of them grows by per step."""
     [batch] = stretch.plan.batches
     decodes, host = len(batch.decode_slots), len(batch.host_slots)
-    numbers = array("q", [stretch.plan.step, 1, 0, 0])
+    numbers = [stretch.plan.step, 1, 0, 0]
     _add_batch(numbers, batch)
     counting_up = np.zeros(len(numbers), np.int64)
     counting_up[0] = 1
     counting_up[6 + decodes : 6 + 2 * decodes] = 1
     counting_up[8 + 2 * decodes + host : 8 + 2 * decodes + 2 * host] = 1
-    return np.array(numbers), counting_up
+    return np.array(numbers, np.int64), counting_up
 
 
 def _changes(ends: Sequence[int], grown: Sequence[Grown]) -> bytes:
     """Some slots ended, some grew, nobody was preempted or admitted."""
-    numbers = array("q")
-    _add_column(numbers, tuple(ends))
-    _add_column(numbers, tuple([each.slot for each in grown]))
-    _add_column(numbers, tuple([each.block for each in grown]))
-    numbers.extend((0, 0))
-    return numbers.tobytes()
+    slots, blocks = [each.slot for each in grown], [each.block for each in grown]
+    return array("q", [len(ends), *ends, len(slots), *slots, len(blocks), *blocks, 0, 0]).tobytes()
 
 
-def _add_batch(numbers: "array[int]", batch: Batch) -> None:
+def _add_batch(numbers: list[int], batch: Batch) -> None:
     for column in (batch.decode_slots, batch.decode_positions, batch.host_slots, batch.host_positions):
-        _add_column(numbers, column)
+        numbers += (len(column), *column)
     numbers.append(len(batch.prefills))
     for chunk in batch.prefills:
-        numbers.extend((chunk.slot, chunk.request_id, chunk.start, chunk.length, chunk.samples, chunk.tier))
-
-
-def _add_column(numbers: "array[int]", column: tuple[int, ...]) -> None:
-    numbers.append(len(column))
-    numbers.extend(column)
+        numbers += (chunk.slot, chunk.request_id, chunk.start, chunk.length, chunk.samples, chunk.tier)
 
 
 def _result(line: dict[str, Any]) -> StepResult:

@@ -4,7 +4,7 @@ Ops come from the executor while a step runs, one by one or many alike at once; 
 plan, so that bytes are worked out when the step has ended.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engines.backends.op_times import OpSink
@@ -14,7 +14,7 @@ from engines.core.ops import Op
 from engines.core.placement import Placement
 from engines.core.roofline import Roofline
 from engines.core.stretch import Stretch
-from engines.core.traffic import WEIGHTS_ONLY, bytes_of, operator_of
+from engines.core.traffic import WEIGHTS_ONLY, bytes_by_work, bytes_of, operator_of
 from engines.core.types import Move, StepPlan, StepResult
 from harness.adapter import StepSight
 from results.operator_rows import OperatorRow
@@ -26,6 +26,7 @@ MOST_KEPT = 4096  # programs come and go with the shapes of plans
 class _Sum:
     op: Op  # the first of them; its identity is the key, so it has to stay
     bytes_each: float | None  # None: it depends on the rows
+    bytes_by_work: Callable[[Work], float]
     ops: int = 0
     seconds: float = 0.0
     bytes: float = 0.0
@@ -62,7 +63,7 @@ class OperatorRecorder:
         for step_s in seconds:
             took_s += step_s
         for work in works:
-            carried += count * (bytes_of(op, work, (), self._sizes) if each is None else each)
+            carried += count * (total.bytes_by_work(work) if each is None else each)
         total.seconds, total.bytes = took_s, carried
 
     def stretch(self, stretch: Stretch, scheduler_s: float) -> None:
@@ -89,13 +90,15 @@ class OperatorRecorder:
         total.ops += count
         total.seconds += seconds
         each = total.bytes_each
-        total.bytes += count * (bytes_of(op, work, moves, self._sizes) if each is None else each)
+        if each is None:
+            each = bytes_of(op, work, moves, self._sizes) if op.move >= 0 else total.bytes_by_work(work)
+        total.bytes += count * each
 
     def _open(self, op: Op, work: Work) -> _Sum:
         if len(self._sums) >= MOST_KEPT:
             self._fold()
         each = bytes_of(op, work, (), self._sizes) if op.kind in WEIGHTS_ONLY else None
-        total = self._sums[id(op)] = _Sum(op, each)
+        total = self._sums[id(op)] = _Sum(op, each, bytes_by_work(op, self._sizes))
         return total
 
     def _fold(self) -> None:

@@ -332,9 +332,16 @@ class TraceRecorder:
 
     def __init__(self, steps: int = 200) -> None:
         self._steps = steps
-        self.spans: list[OpSpan] = []
+        self._ops: list[tuple[int, Op, float, float]] = []  # named when asked for: a run has other things to do
 
     def __call__(self, step: int, op: Op, start_s: float, end_s: float) -> None:
         if step <= self._steps:
-            name = op.kind.value if op.layer < 0 else f"{op.kind.value} {op.layer}"
-            self.spans.append(OpSpan(op.unit.name, name, start_s, end_s, step))
+            self._ops.append((step, op, start_s, end_s))
+
+    @property
+    def spans(self) -> list[OpSpan]:
+        return [OpSpan(op.unit.name, _name(op), start_s, end_s, step) for step, op, start_s, end_s in self._ops]
+
+
+def _name(op: Op) -> str:
+    return op.kind.value if op.layer < 0 else f"{op.kind.value} {op.layer}"

@@ -4,11 +4,12 @@ Bytes of a model, not of a machine: the same whoever says what the op took. The 
 which are small beside its weights.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from engines.core.cost import Work
 from engines.core.memory import ModelSizes
-from engines.core.ops import Op, OpKind
+from engines.core.ops import Op, OpKind, RowsOf
 from engines.core.packing import packed_bytes
 from engines.core.placed import AFTER_ATTENTION
 from engines.core.placed_cost import kv_before, kv_read, kv_written, values_per_row, work_of_rows_in
@@ -102,6 +103,21 @@ def bytes_of(op: Op, whole: Work, moves: tuple[Move, ...], sizes: ModelSizes) ->
             return sizes.head_bytes
         case _:
             return work.tokens * values_per_row(op, sizes.widths) * sizes.bytes_per_parameter
+
+
+def bytes_by_work(op: Op, sizes: ModelSizes) -> Callable[[Work], float]:
+    """The same of an op that moves nothing, for whoever asks in every step: what to look at is found out once."""
+    kv = sizes.kv_bytes_per_token
+    match op.kind:
+        case OpKind.ATTENTION if op.rows is RowsOf.ALL:
+            return lambda work: (work.decode_kv_tokens + work.prefill_kv_tokens) * kv
+        case OpKind.HOST_ATTENTION:
+            return lambda work: work.host_kv_tokens * kv
+        case OpKind.ROWS_TO_HOST | OpKind.ROWS_TO_ACCEL:
+            values, each = values_per_row(op, sizes.widths), sizes.bytes_per_parameter
+            return lambda work: work.host_rows * values * each
+        case _:
+            return lambda work: bytes_of(op, work, (), sizes)
 
 
 def _weights(parts: tuple[Part, ...], sizes: ModelSizes, *, packed: bool = False) -> int:
