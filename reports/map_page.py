@@ -13,7 +13,7 @@ from typing import Any
 
 from reports.answer_page import answer_page
 from reports.labels import MEANING
-from reports.values import ABSENT, count, figure, listing, quantity, span
+from reports.values import ABSENT, GAP, count, figure, listing, quantity, seconds, span
 from results.schema import Label
 
 MOST_COLOUR_PERCENT = 45  # with more of it, text in the dark theme would be hard to read
@@ -188,8 +188,17 @@ def _value_and_band(found: JSON | None, unit: str) -> tuple[str, str]:
 
 def _constant(constant: JSON) -> dict[str, str]:
     path = constant["path"]
-    value, low, high = (quantity(path, constant[key]) for key in ("value", "low", "high"))
+    value, low, high = (_with_unit(path, constant[key]) for key in ("value", "low", "high"))
     return {**constant, "value": value, "range": f"{low} – {high}"}
+
+
+def _with_unit(path: str, value: float) -> str:
+    """In the decimal units of datasheets, as the headings of the maps have them."""
+    if path.endswith("bytes_per_s"):
+        return f"{figure(value / 1e9)}{GAP}GB/s"
+    if "flops" in path:
+        return f"{figure(value / 1e12)}{GAP}TFLOP/s"
+    return seconds(value) if path.endswith("_s") else quantity(path, value)
 
 
 def _times(gain: float) -> str:
