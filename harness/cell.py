@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engines.registry import is_policy
 from harness.audit import audit
 from harness.bands import draws_of
@@ -78,11 +80,16 @@ class Records:
             self._aggregator.add_requests(rows)
 
     def _flush_steps(self) -> None:
-        columns = {name: column[:FLUSH_ROWS] for name, column in self._steps_ahead.items()}
+        columns = {name: _packed(column[:FLUSH_ROWS]) for name, column in self._steps_ahead.items()}
         self._steps_ahead = {name: column[FLUSH_ROWS:] for name, column in self._steps_ahead.items()}
-        if columns["step"]:
+        if len(columns["step"]):
             self._steps.append_columns(columns)
             self._aggregator.add_steps(columns)
+
+
+def _packed(column: list[Any]) -> Any:
+    """Numbers as an array, which parquet and sums take as it is; words and columns with gaps stay as they are."""
+    return column if None in column or not column or isinstance(column[0], str) else np.array(column)
 
 
 def _no_steps() -> dict[str, list[Any]]:

@@ -85,7 +85,7 @@ class SimExecutor:
         self._clock.wait_until(now_s)
         self._last_end_s = last_end_s
         if self._alike_steps is not None and ran.works:
-            for op, count, taken_s in cost.of_ops(ran.works):
+            for op, count, taken_s in cost.of_ops():
                 self._alike_steps(op, count, taken_s, ran.works)
         return ran
 
