@@ -160,16 +160,16 @@ class ModelledPace:
 
     def step(self, plan: StepPlan, program: Program) -> "_PacedStep":
         seconds = durations(program, plan, self.costs)
-        return _PacedStep(self, seconds, self._begin_s(), OpTally(plan.step, self._sink))
+        return _PacedStep(self, seconds, self.begin_s(), OpTally(plan.step, self._sink))
 
     def flight(self, plan: StepPlan) -> "_PacedPass":
-        return _PacedPass(self, plan, self._begin_s(), OpTally(plan.step, self._sink))
+        return _PacedPass(self, plan, self.begin_s(), OpTally(plan.step, self._sink))
 
     def ended(self, end_s: float) -> None:
         self.clock.wait_until(end_s)
         self._last_end_s = end_s
 
-    def _begin_s(self) -> float:
+    def begin_s(self) -> float:
         """The same rule as in the simulator: one overhead between steps, in which the real scheduler has to fit."""
         return max(self._last_end_s + self.costs.step_overhead_s, self.clock.now())
 
@@ -181,11 +181,14 @@ class _PacedStep:
         self._seconds = seconds
         self._tally = tally
         self.started_s = begin_s
+        self._begun = False
         self._begins_s = [begin_s] * len(seconds)
         self._ends_s = [begin_s] * len(seconds)
         self._free_s = owner.host.free_s
 
     def before(self, op: Op) -> None:
+        if not self._begun:  # what was prepared until now belongs to the overhead, not to an op of a few microseconds
+            self._begun, self.started_s = True, self._owner.begin_s()
         begin_s = max(self._free_s[op.unit], self.started_s)
         for index in op.after:
             begin_s = max(begin_s, self._ends_s[index])
