@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.answers import Answer, Progress, simulate
-from harness.claims import Claim, Test
+from harness.claims import Claim, Trial
 from harness.config import load_experiment
 from harness.errors import ConfigError
 from harness.plan import CellSpec, expand
@@ -45,7 +45,7 @@ def found_for(claims: Sequence[Claim], draws: int, progress: Progress = lambda d
     return {name: _found(test, answers) for name, test in tested.items()}
 
 
-def _answers(tests: Iterable[Test], draws: int, progress: Progress) -> dict[Place, Answer]:
+def _answers(tests: Iterable[Trial], draws: int, progress: Progress) -> dict[Place, Answer]:
     """All that is asked about, once, on as many cores as there are."""
     cells: dict[Place, CellSpec] = {}
     steps: dict[Place, bool] = {}
@@ -61,19 +61,19 @@ def _answers(tests: Iterable[Test], draws: int, progress: Progress) -> dict[Plac
     return answers
 
 
-def _cells(test: Test) -> Iterable[tuple[Place, CellSpec]]:
+def _cells(test: Trial) -> Iterable[tuple[Place, CellSpec]]:
     for cell in expand(load_experiment(test.config, ["backend=sim", "measure.repeats=1", *test.set]), "sim"):
         if cell.engine.name in test.engines and _asked(test, cell.workload.name):
             yield (test.config, test.set, cell.workload.name, cell.engine.name), replace(cell, draws=0)
 
 
-def _asked(test: Test, workload: str) -> bool:
+def _asked(test: Trial, workload: str) -> bool:
     if test.trend is not None:
         return workload in (test.trend.over, test.trend.of)
     return not test.workloads or workload in test.workloads
 
 
-def _found(test: Test, answers: Mapping[Place, Answer]) -> Found:
+def _found(test: Trial, answers: Mapping[Place, Answer]) -> Found:
     mine = {
         (workload, engine): answer
         for (config, sets, workload, engine), answer in answers.items()
@@ -92,7 +92,7 @@ def _found(test: Test, answers: Mapping[Place, Answer]) -> Found:
     return Found(tuple(points), "" if points else "the experiment has none of the workloads")
 
 
-def _series(test: Test, workloads: Sequence[str], of: Callable[[str, str], Values]) -> Iterable[tuple[str, Values]]:
+def _series(test: Trial, workloads: Sequence[str], of: Callable[[str, str], Values]) -> Iterable[tuple[str, Values]]:
     if test.trend is not None:
         at, engine = test.trend, test.trend.engine
         yield f"{at.of} / {at.over}", _ratios(of(at.of, engine), of(at.over, engine))

@@ -6,12 +6,14 @@ claim_verdicts.py's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from engines.suggest import did_you_mean
 from harness.errors import ConfigError
 from harness.fields import Section
 
@@ -36,7 +38,7 @@ class Trend(Section):
     of: str
 
 
-class Test(Section):
+class Trial(Section):
     """`set`: as on the command line. `workloads`: all of the experiment's if not given. One of the forms is given."""
 
     config: str
@@ -86,7 +88,7 @@ class Claim(Section):
     says: str  # the claim, in a sentence
     expect: Expect
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05  # of the value, for what a figure in print rounds away
-    test: Test | None = None
+    test: Trial | None = None
     untestable: str | None = None  # why there is no test
 
     @model_validator(mode="after")
@@ -122,3 +124,13 @@ def load_claims(text: str | None = None) -> tuple[Claim, ...]:
     if repeated := sorted({name for name in ids if ids.count(name) > 1}):
         raise ConfigError(f"{LEDGER}: two claims are called {', '.join(repeated)}")
     return claims
+
+
+def chosen(claims: Sequence[Claim], names: Sequence[str]) -> tuple[Claim, ...]:
+    """Those whose id begins with one of the names; all where none is given."""
+    for name in names:
+        if not any(claim.id.startswith(name) for claim in claims):
+            raise ConfigError(
+                f"--only {name}: no claim begins so; {did_you_mean(name, [claim.id for claim in claims])}"
+            )
+    return tuple(claim for claim in claims if not names or claim.id.startswith(tuple(names)))

@@ -48,7 +48,7 @@ def map_crossovers(
         engines=engine_choices(engines),
         requests=requests,
     )
-    _require_folder(out)
+    require_folder(out)
     found = crossovers(grid, draws, Said()).to_json()
     asked = {
         "hardware": hardware,
@@ -62,7 +62,7 @@ def map_crossovers(
         "requests": requests,
         "draws": draws,
     }
-    _tell_map(found | {"command": _command("map", asked)}, out, as_json)
+    _tell_map(found | {"command": command_line("map", asked)}, out, as_json)
 
 
 def _tell_map(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
@@ -103,12 +103,13 @@ class Said:
             typer.echo(f"{done} of {of} simulations", err=True)
 
 
-def _command(name: str, options: dict[str, object]) -> str:
+def command_line(name: str, options: dict[str, object], *more: str) -> str:
     """Every option in full: defaults may change."""
-    return shlex.join(["harness", name, *(word for key, value in options.items() for word in (f"--{key}", str(value)))])
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return shlex.join(["harness", name, *words, *more])
 
 
-def _require_folder(out: Path | None) -> None:
+def require_folder(out: Path | None) -> None:
     """Before minutes of work, not after."""
     if out is not None and (not out.absolute().parent.is_dir() or out.is_dir()):
         raise ConfigError(f"--out {out}: no such folder to write a file into")

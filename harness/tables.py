@@ -11,9 +11,11 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from harness.catalogue import Listing
+    from harness.claim_verdicts import Verdict
     from harness.doctor import Finding
     from harness.explain import Explanation
     from harness.needs import CellNeeds
+    from harness.recommend import Range, Recommendation
     from results.query import Group
     from results.schema import CellSummary, RunSummary
 
@@ -73,6 +75,51 @@ def plan_table(title: str, needs: Sequence[CellNeeds]) -> Table:
         "weights + one request",
     )
     return _table(title, headings, rows, right_from=2)
+
+
+def claims_table(verdicts: Sequence[Verdict]) -> Table:
+    rows = [
+        (each.claim.id, each.claim.who, each.claim.version, each.claim.says, each.word.value, each.label or "-")
+        for each in verdicts
+    ]
+    return _table("published claims", ("claim", "who", "version", "says", "verdict", "label"), rows, right_from=6)
+
+
+def recommendation_table(found: Recommendation) -> Table:
+    """Ranked, with bands over the machines within the catalogue's ranges. Who has packed weights is marked."""
+    by = found.ranked_by == "goodput_rps"
+    priced = any(row.cost_per_million for row in found.ranked)
+    rows = [
+        (
+            str(place),
+            row.engine if row.own_weights else f"{row.engine} (other weights)",
+            *([_range(row.score, 1.0, ".2f")] if by else []),
+            _range(row.tokens_per_s, 1.0, ",.1f"),
+            _range(row.over_baseline, 1.0, ".2f"),
+            _range(row.ttft_s, 1.0, ".2f"),
+            _range(row.tpot_s, 1e3, ".0f"),
+            *([_range(row.cost_per_million, 1.0, ".2f")] if priced else []),
+        )
+        for place, row in enumerate(found.ranked, 1)
+    ]
+    headings = (
+        "#",
+        "engine",
+        *(["goodput/s"] if by else []),
+        "output tokens/s",
+        "x gpu_only",
+        "TTFT mean s",
+        "TPOT mean ms",
+        *(["cost per million"] if priced else []),
+    )
+    return _table(f"{found.hardware}, {found.label}, (band)", headings, rows, right_from=2)
+
+
+def _range(found: Range | None, factor: float, pattern: str) -> str:
+    if found is None:
+        return "-"
+    value, low, high = (format(each * factor, pattern) for each in (found.value, found.low, found.high))
+    return f"{value} ({low}-{high})"
 
 
 def doctor_table(findings: Iterable[Finding]) -> Table:
