@@ -62,7 +62,7 @@ A10G = {"a10g_g5_2xlarge", "a10g_g5_4xlarge", "a10g_g5_8xlarge", "a10g_g5_16xlar
 @pytest.mark.parametrize(
     ("reported", "entries"),
     [
-        ("Tesla T4", {"t4_g4dn_4xlarge"}),
+        ("Tesla T4", {"t4_g4dn_4xlarge", "t4_n1_highmem_32"}),
         ("NVIDIA A10", {"a10"}),
         ("NVIDIA A10G", A10G),
         ("NVIDIA A100-SXM4-80GB", {"a100"}),
