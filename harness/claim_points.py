@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from engines.model.config import load_config
 from harness.answers import Answer, Progress, simulate
 from harness.claims import Claim, Trial
 from harness.config import load_experiment
+from harness.costs import DTYPE_BYTES
 from harness.errors import ConfigError
 from harness.plan import CellSpec, expand
 
@@ -50,7 +52,7 @@ def _answers(tests: Iterable[Trial], draws: int, progress: Progress) -> dict[Pla
     cells: dict[Place, CellSpec] = {}
     steps: dict[Place, bool] = {}
     for test in tests:
-        for place, cell in _cells(test):
+        for place, cell in _cells(test) if test.weights is None else ():
             cells[place] = cell
             steps[place] = steps.get(place, False) or test.metric.startswith("load_")
     answers: dict[Place, Answer] = {}
@@ -74,6 +76,9 @@ def _asked(test: Trial, workload: str) -> bool:
 
 
 def _found(test: Trial, answers: Mapping[Place, Answer]) -> Found:
+    if test.weights is not None:
+        size_gib = load_config(test.weights).weight_bytes(DTYPE_BYTES["float16"]) / 2**30
+        return Found((Point(f"the weights of {test.weights}, GiB", size_gib, size_gib, size_gib),))
     mine = {
         (workload, engine): answer
         for (config, sets, workload, engine), answer in answers.items()
@@ -118,7 +123,7 @@ def unknown_names(claims: Iterable[Claim]) -> list[str]:
     """Engines and workloads that a test names and its experiment does not have."""
     problems = []
     for claim in claims:
-        if claim.test is None:
+        if claim.test is None or claim.test.weights is not None:
             continue
         try:
             cells = expand(load_experiment(claim.test.config, ["backend=sim", *claim.test.set]), "sim")

@@ -39,20 +39,25 @@ class Trend(Section):
 
 
 class Trial(Section):
-    """`set`: as on the command line. `workloads`: all of the experiment's if not given. One of the forms is given."""
+    """`set`: as on the command line. `workloads`: all of the experiment's if not given. One of the forms is given;
+    `weights` takes no experiment: GiB of a model in 16 bit.
+    """
 
-    config: str
+    config: str = ""
     set: Strings = ()
     metric: str = THROUGHPUT
     workloads: Strings = ()
     ratio: Ratio | None = None
     figure: str | None = None  # of one engine
     trend: Trend | None = None
+    weights: str | None = None  # of this model
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        if sum(form is not None for form in (self.ratio, self.figure, self.trend)) != 1:
-            raise ValueError("give one of ratio, figure, trend")
+        if sum(form is not None for form in (self.ratio, self.figure, self.trend, self.weights)) != 1:
+            raise ValueError("give one of ratio, figure, trend, weights")
+        if bool(self.config) != (self.weights is None):
+            raise ValueError("give the config that it is tested with; weights needs none")
         return self
 
     @property
