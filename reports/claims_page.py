@@ -128,7 +128,9 @@ def _asked(test: JSON | None) -> str:
         return f"{test['metric']}: {ratio['ours']} over {rival}"
     if trend := test.get("trend"):
         return f"{test['metric']} of {trend['engine']}: {trend['of']} over {trend['over']}"
-    return f"{test['metric']} of {test['figure']}"
+    if test.get("figure"):
+        return f"{test['metric']} of {test['figure']}"
+    return f"the weights of {test['weights']}, in GiB" if test.get("weights") else ""
 
 
 def _text(data: object, key: str) -> str:

@@ -100,6 +100,22 @@ def test_many_points_are_folded_and_all_there(page: Element) -> None:
     assert [line.text.split()[-1] for line in cell.all("li")] == [f"w{number}" for number in range(6)]
 
 
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        ({"metric": "m", "ratio": {"ours": "apex", "theirs": ["neo"]}}, "m: apex over neo"),
+        ({"metric": "m", "trend": {"engine": "apex", "of": "long", "over": "short"}}, "m of apex: long over short"),
+        ({"metric": "m", "figure": "apex"}, "m of apex"),
+        ({"metric": "m", "weights": "opt-175b"}, "the weights of opt-175b, in GiB"),
+        ({"metric": "m", "another_day": 1}, ""),
+    ],
+)
+def test_what_was_formed_is_told(test: dict[str, Any], told: str) -> None:
+    given = one("a", "APEX", "reproduced", label="measured", points=[point("w", 1.75)], claim={"test": test})
+    ((_, _, _, ours, _),) = rows(fragment(claims_page([given], TOLD)).one("table"))
+    assert ours == f"measured 1.75 (1.50–2.25) on w {told}".strip()
+
+
 def test_where_nothing_was_run_there_is_no_figure_and_no_label(page: Element) -> None:
     (row,) = rows(page.all("table")[2])
     assert row[3] == "–"
