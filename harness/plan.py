@@ -98,6 +98,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
     from harness.sizing import common_request_tokens
 
     points = _workload_points(experiment)
+    experiment = experiment.model_copy(update={"engines": _engines_on(experiment, backend)})
     cells = []
     for order, (repeat, workload, engine) in enumerate(_in_order(experiment, points)):
         cell = CellSpec(
@@ -127,6 +128,19 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
     limit = common_request_tokens(cells)
     limited = [replace(cell, max_request_tokens=limit) for cell in cells]
     return [replace(cell, cell_id=_cell_id(cell)) for cell in limited]
+
+
+def left_out(experiment: Experiment, backend: ResolvedBackend) -> list[str]:
+    """Engines that are there for the simulation of a machine, by name, where the machine itself is at hand."""
+    kept = _engines_on(experiment, backend)
+    return [engine.name for engine in experiment.engines if engine not in kept]
+
+
+def _engines_on(experiment: Experiment, backend: ResolvedBackend) -> tuple[EngineChoice, ...]:
+    """Packed weights are simulated only. Whoever asks for a backend by name is told so when the cells are checked."""
+    if experiment.backend != "auto" or backend == "sim":
+        return experiment.engines
+    return tuple(engine for engine in experiment.engines if engine.weight_bits is None)
 
 
 def resolve_backend(experiment: Experiment) -> tuple[ResolvedBackend, str, str]:

@@ -17,7 +17,7 @@ from harness.epitaph import is_disk_full
 from harness.experiment import Experiment
 from harness.interrupts import Interrupts, ignore_further
 from harness.opening import created, doubts, manifest_of, reopened
-from harness.plan import CellSpec, expand, resolve_backend
+from harness.plan import CellSpec, expand, left_out, resolve_backend
 from harness.progress import Watcher
 from results.errors import ResultsError
 from results.files import write_text
@@ -70,6 +70,10 @@ def run_experiment(
         folder = reopened(experiment, out_dir, cells) if resume else created(out_dir, manifest, cells)
         held.enter_context(folder.claimed())
         warnings = doubts(manifest if resume else folder.manifest, backend)
+        if absent := left_out(experiment, backend):
+            warnings.append(
+                f"left out on {backend}, because their weights are packed in simulation only: {', '.join(absent)}"
+            )
         try:
             watcher.run_started(f"{experiment.name}: {len(cells)} cells on {backend} ({label}: {why})", len(cells))
             full = _run_cells(folder, cells, watcher, module, interrupts)

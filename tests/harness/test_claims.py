@@ -109,8 +109,10 @@ def test_what_could_not_be_run_is_not_testable_and_says_why() -> None:
 
 
 def test_the_sentence_has_value_and_band() -> None:
-    told = verdict(_claim(Expect(range=(1.8, 2.0))), _found((1.7, 1.6, 1.85))).why
-    assert told == "1 of one point within 1.8-2: 1.7 (1.6-1.85) on w0"
+    claim = _claim(Expect(range=(1.8, 2.0)))
+    assert verdict(claim, _found((1.7, 1.6, 1.85))).why == "1.7 (1.6-1.85) on w0, which is within 1.8-2"
+    both = verdict(claim, _found((1.7, 1.6, 1.85), (1.0, 1.0, 1.0))).why
+    assert both == "1 of 2 points within 1.8-2: 1.7 (1.6-1.85) on w0, 1 (1-1) on w1"
 
 
 # --- points -----------------------------------------------------------------------------------------------------------

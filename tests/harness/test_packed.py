@@ -15,7 +15,7 @@ from harness.build import check
 from harness.config import load_experiment
 from harness.costs import cost_table
 from harness.lean import figures
-from harness.plan import CellSpec, expand
+from harness.plan import CellSpec, expand, left_out
 from harness.sizing import size
 
 SETS = [
@@ -79,6 +79,17 @@ def test_where_it_cannot_be_asked_for(engine: str, backend: str, why: str) -> No
     experiment = load_experiment("t4_llama2", [*SETS, f"engines=[{engine}]", f"backend={backend}"])
     problems = check(expand(experiment, backend)[0])  # type: ignore[arg-type]
     assert any(why in problem for problem in problems), problems
+
+
+def test_where_the_machine_is_at_hand_they_are_left_out() -> None:
+    """The shipped experiments measure on the GPU that they name; an engine for the simulation must not stop that."""
+    experiment = load_experiment("t4_llama2")
+    assert experiment.backend == "auto"
+    assert left_out(experiment, "cuda") == ["gpu_only_4bit", "apex_4bit"]
+    assert left_out(experiment, "sim") == []
+    assert left_out(load_experiment("t4_llama2", ["backend=cuda"]), "cuda") == []  # asked for by name: an error instead
+    names = {cell.engine.name for cell in expand(experiment, "cuda")}
+    assert names == {engine.name for engine in experiment.engines} - {"gpu_only_4bit", "apex_4bit"}
 
 
 def test_a_machine_that_says_nothing_of_it(tmp_path: Path) -> None:
