@@ -40,27 +40,26 @@ def simulate(
 ) -> list[Answer]:
     """In the order of the cells. Repeats beyond the first would say nothing new about a machine and are left out."""
     cells = [replace(cell, draws=draws) for cell in cells if cell.repeat == 0]
-    problems = [_problem(cell) for cell in cells]
-    tasks = [(place, draw) for place, problem in enumerate(problems) if not problem for draw in range(draws + 1)]
-    specs = [replace(cells[place], draw=draw) for place, draw in tasks]
-    found = dict(zip(tasks, _all(specs, of_steps, progress), strict=True))
+    specs = [replace(cell, draw=draw) for cell in cells for draw in range(draws + 1)]
+    found = _all(specs, of_steps, progress)
+    machines = [found[at : at + draws + 1] for at in range(0, len(found), draws + 1)]
     return [
-        Answer(cell, {}, problem=problem)
-        if problem
-        else Answer(cell, found[place, 0], tuple(found[place, draw] for draw in range(1, draws + 1)))
-        for place, (cell, problem) in enumerate(zip(cells, problems, strict=True))
+        Answer(cell, own.figures, tuple(each.figures for each in drawn), own.problem)
+        for cell, (own, *drawn) in zip(cells, machines, strict=True)
     ]
 
 
-def _problem(cell: CellSpec) -> str:
-    return "; ".join(check(cell))
+@dataclass(frozen=True, slots=True)
+class _Found:
+    figures: Figures
+    problem: str = ""
 
 
-def _all(specs: Sequence[CellSpec], of_steps: bool, progress: Progress) -> list[Figures]:
+def _all(specs: Sequence[CellSpec], of_steps: bool, progress: Progress) -> list[_Found]:
     workers = min(len(specs), len(allowed_cores()))
     if workers <= 1:
         return [*_counted((_figures(spec, of_steps) for spec in specs), len(specs), progress)]
-    found: dict[int, Figures] = {}
+    found: dict[int, _Found] = {}
     # Spawned, not forked: the parent may have threads, and a child must not inherit half of one.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(_figures, spec, of_steps): place for place, spec in enumerate(specs)}
@@ -70,15 +69,17 @@ def _all(specs: Sequence[CellSpec], of_steps: bool, progress: Progress) -> list[
     return [found[place] for place in range(len(specs))]
 
 
-def _counted(results: Iterable[Figures], of: int, progress: Progress) -> Iterable[Figures]:
+def _counted(results: Iterable[_Found], of: int, progress: Progress) -> Iterable[_Found]:
     for done, result in enumerate(results, 1):
         progress(done, of)
         yield result
 
 
-def _figures(spec: CellSpec, of_steps: bool) -> Figures:
-    """Nothing where this machine cannot hold the model: a drawn one may have a little less memory."""
+def _figures(spec: CellSpec, of_steps: bool) -> _Found:
+    """A problem where this machine cannot hold the model: a drawn one may have a little less memory."""
+    if problems := check(spec):
+        return _Found({}, "; ".join(problems))
     try:
-        return figures(spec, of_steps=of_steps).metrics
-    except ConfigError:
-        return {}
+        return _Found(figures(spec, of_steps=of_steps).metrics)
+    except ConfigError as error:
+        return _Found({}, str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from engines.core.cost import Predictor
@@ -14,16 +15,26 @@ from engines.registry import is_policy, make_engine
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs, predictor
 from harness.errors import ConfigError
 from harness.machine import machine_of
-from harness.plan import CellSpec
+from harness.plan import CellSpec, WorkloadSpec
 from harness.room import accel_memory, disk_memory, host_memory, workspace_bytes
 
 
 def placed_room(spec: CellSpec) -> tuple[Room, Placement] | None:
-    """None for everybody else."""
-    return _placed(spec.to_json())
+    """None for everybody else. A planner knows nothing of the workload, so one plan serves all of an experiment's."""
+    nothing = WorkloadSpec("", {})
+    asked = replace(
+        spec, cell_id="", experiment="", workload=nothing, slo=None, repeat=0, order=0, draws=_draws_of(spec)
+    )
+    measure = replace(spec.measure, seed=0, warmup_requests=0)
+    return _placed(replace(asked, measure=measure, max_request_tokens=None).to_json())
 
 
-@lru_cache(maxsize=64)
+def _draws_of(spec: CellSpec) -> int:
+    """Of how many draws a machine is one; of none where it is the catalogue's own."""
+    return spec.draws if spec.draw else 0
+
+
+@lru_cache(maxsize=256)
 def _placed(spec_json: str) -> tuple[Room, Placement] | None:
     """A planner may take a second, and sizes are asked for many times."""
     spec = CellSpec.from_json(spec_json)
@@ -46,9 +57,7 @@ def belief(spec: CellSpec) -> Predictor | None:
     believed = predictor(spec)
     if hasattr(believed, "weights_s") or spec.hardware is None:
         return believed
-    return Roofline(
-        model_costs(load_config(spec.model), spec.dtype), machine_rates(machine_of(spec), spec.dtype)
-    )
+    return Roofline(model_costs(load_config(spec.model), spec.dtype), machine_rates(machine_of(spec), spec.dtype))
 
 
 def room_of(spec: CellSpec) -> Room:
