@@ -78,19 +78,12 @@ def _limits(expect: Expect) -> tuple[float, float]:
 
 def _sentence(expect: Expect, points: Sequence[Point], judged: Sequence[Point], met: Sequence[bool]) -> str:
     if expect.up_to is not None:
-        return f"the best of {_plural(len(points))} is {_told(judged[0])}, published is up to {expect.up_to:g}"
+        return f"the best of {_plural(len(points))} is {_told(judged[0])}, published is {expect.words}"
     if len(points) == 1:
-        return f"{_told(points[0])}, which is {'within' if met[0] else 'not within'} {_published(expect)}"
+        return f"{_told(points[0])}, which is {'within' if met[0] else 'not within'} {expect.words}"
     shown = ", ".join(_told(point) for point in points[:SHOWN])
     more = f" and {len(points) - SHOWN} more" if len(points) > SHOWN else ""
-    return f"{sum(met)} of {_plural(len(met))} within {_published(expect)}: {shown}{more}"
-
-
-def _published(expect: Expect) -> str:
-    if expect.range is not None:
-        low, high = expect.range
-        return f"{low:g}" if low == high else f"{low:g}-{high:g}"
-    return f"{expect.at_least:g} or more" if expect.at_least is not None else f"{expect.at_most:g} or less"
+    return f"{sum(met)} of {_plural(len(met))} within {expect.words}: {shown}{more}"
 
 
 def _told(point: Point) -> str:

@@ -81,6 +81,15 @@ class Expect(Section):
             raise ValueError("give one of range, up_to, at_least, at_most")
         return self
 
+    @property
+    def words(self) -> str:
+        if self.range is not None:
+            low, high = self.range
+            return f"{low:g}" if low == high else f"{low:g}-{high:g}"
+        if self.up_to is not None:
+            return f"up to {self.up_to:g}"
+        return f"{self.at_least:g} or more" if self.at_least is not None else f"{self.at_most:g} or less"
+
 
 class Claim(Section):
     id: str

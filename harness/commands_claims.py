@@ -44,7 +44,7 @@ def claims(
         return
     console().print(claims_table(verdicts))
     for each in verdicts:
-        typer.echo(f"{each.claim.id}: {each.word.value}: {each.why}")
+        typer.echo(f"{each.claim.id}: {each.claim.says}. {each.word.value.capitalize()}: {each.why}.")
     if out is not None:
         typer.echo(f"{out}: written")
 

@@ -78,11 +78,12 @@ def plan_table(title: str, needs: Sequence[CellNeeds]) -> Table:
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
+    """What each claim says, and why the verdict is what it is, takes sentences: those are told beneath."""
     rows = [
-        (each.claim.id, each.claim.who, each.claim.version, each.claim.says, each.word.value, each.label or "-")
+        (each.claim.id, each.claim.who, each.claim.version, each.claim.expect.words, each.word.value, each.label or "-")
         for each in verdicts
     ]
-    return _table("published claims", ("claim", "who", "version", "says", "verdict", "label"), rows, right_from=6)
+    return _table("published claims", ("claim", "who", "version", "published", "verdict", "label"), rows, right_from=6)
 
 
 def recommendation_table(found: Recommendation) -> Table:
