@@ -26,6 +26,7 @@ from workloads import build as build_workload
 CONFIG = "recommend"
 BASELINE = "gpu_only"
 RATE, GOODPUT = "output_tokens_per_s_whole_run", "goodput_rps_whole_run"
+NONE_AS_IT_IS = "The model does not fit as it is: only packed weights can be served."
 WORTHWHILE = 1.05  # less of a gain than this is not worth a second memory to look after
 
 
@@ -260,7 +261,7 @@ def _is_decided(engine: str, scores: dict[str, tuple[float | None, ...]]) -> boo
 def _verdicts(ranked: Sequence[Ranked]) -> tuple[str, ...]:
     """What to do with the model as it is; then, where packed weights are ahead, what those would bring."""
     own = [row for row in ranked if row.own_weights]
-    lines = [_own_verdict(own)] if own else ["The model does not fit as it is: only packed weights can be served."]
+    lines = [_own_verdict(own) + _near(own)] if own else [NONE_AS_IT_IS]
     best = ranked[0]
     if not best.own_weights and own:
         gain = best.score.value / own[0].score.value
@@ -270,6 +271,13 @@ def _verdicts(ranked: Sequence[Ranked]) -> tuple[str, ...]:
             f"{tail}. Its answers are those of other weights: check their quality first."
         )
     return tuple(lines)
+
+
+def _near(own: Sequence[Ranked]) -> str:
+    """Who is as good for all that a simulation can tell."""
+    best, *others = own
+    near = [row.engine for row in others if row.score.value * WORTHWHILE > best.score.value]
+    return f" Within 5 % of it: {', '.join(near)}." if near else ""
 
 
 def _own_verdict(own: Sequence[Ranked]) -> str:

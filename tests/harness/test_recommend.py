@@ -43,6 +43,15 @@ def test_what_the_constants_do_not_decide_is_said() -> None:
     assert said.startswith("The constants do not decide")
 
 
+def test_who_is_nearly_as_good_is_named() -> None:
+    rows = (
+        _row("neo", 2.0, (2.0, 1.5, 2.4)),
+        _row("apex", 1.95, (1.95, 1.4, 2.4)),
+        _row("gpu_only", 1.0, (1.0, 1.0, 1.0)),
+    )
+    assert _said(*rows).endswith("Within 5 % of it: apex.")
+
+
 def test_packed_weights_are_told_apart() -> None:
     rows = (
         _row("gpu_only_4bit", 3.0, (3.0, 2.5, 3.2), own=False),
