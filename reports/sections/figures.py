@@ -173,7 +173,7 @@ def _figure(found: Estimate | None, scale: Scale, largest: float | None, band: B
         span="" if found.low == found.high else span(scale.write(found.low), scale.write(found.high)),
         raw=_raw(found),
         bar=Bar(*(100 * value / largest for value in (found.low, found.value, found.high))) if largest else None,
-        band="" if band is None else f"[{span(*map(scale.write, band))}]",
+        band="" if band is None or band[0] == band[1] else f"[{span(*map(scale.write, band))}]",
     )
 
 

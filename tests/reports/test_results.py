@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reports.judgement import judged
 from reports.sections import figures
+from results.draws import Draws
 from results.parity_check import ParityCheck
 from results.query import Run
 from results.schema import CellSummary, Status
@@ -48,6 +49,27 @@ def test_several_repeats_show_their_range_instead(tmp_path: Path) -> None:
     page = built(tmp_path, *cells)
     assert entry(page.one("table", class_="figures"), 0, "TTFT p50").text == "50.0 40.0–60.0"
     assert "the lowest and the highest of them" in page.one("p").text
+
+
+def test_a_simulated_figure_has_its_band(tmp_path: Path) -> None:
+    """Around the median of the repeats, as the repeat that has draws is around its own figure."""
+    rate = "output_tokens_per_s"
+    draws = Draws(("gpu.x", "cpu.y"), {rate: (80.0, 130.0), "requests_per_s": (1.0, 1.0)})
+    flat = {"requests_per_s": 1.0}
+    cells = [
+        cell(repeat=0, metrics={rate: 100.0} | flat, draws=draws),
+        cell(repeat=1, metrics={rate: 200.0} | flat),
+        cell(repeat=2, metrics={rate: 300.0} | flat),
+    ]
+    page = built(tmp_path, *cells)
+    table = page.one("table", class_="figures")
+    assert entry(table, 0, "Output tokens/s").one("small", class_="band").text == "[160–260]"
+    assert entry(table, 0, "Requests/s").all("small") == []  # nothing uncertain decides it
+    assert "2 machines drawn from the ranges of the 2 constants" in page.one("p").text
+
+
+def test_without_draws_there_is_no_word_of_bands(tmp_path: Path) -> None:
+    assert "brackets" not in built(tmp_path, cell()).one("p").text
 
 
 def test_equal_repeats_have_no_range_to_write(tmp_path: Path) -> None:
