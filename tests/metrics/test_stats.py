@@ -220,3 +220,33 @@ def test_a_mock_is_never_compared() -> None:
     lines = verdicts(run_of("gpu_only", [1.0] * 5) + mock)
     assert "faster" not in " ".join(lines)
     assert any("no model runs" in line for line in lines)
+
+
+def _cell(engine: str, repeat: int, rate: float, drawn: list[float] | None = None) -> dict[str, Any]:
+    key = "output_tokens_per_s_whole_run"
+    cell = {
+        "engine": engine,
+        "workload": "chat",
+        "repeat": repeat,
+        "label": "simulated",
+        "status": "ok",
+        "metrics": {"output_tokens_per_s": rate, key: rate},
+    }
+    return cell if drawn is None else {**cell, "draws": {"constants": ["gpu.x"], "values": {key: drawn}}}
+
+
+def test_a_verdict_says_how_far_it_depends_on_uncertain_constants() -> None:
+    """Both are twice as fast on the first machine: only the second changes the ratio."""
+    cells = [
+        _cell("gpu_only", 0, 100.0, [200.0, 100.0]),
+        *(_cell("gpu_only", repeat, 100.0) for repeat in range(1, 5)),
+        _cell("apex", 0, 150.0, [300.0, 120.0]),
+        *(_cell("apex", repeat, 150.0) for repeat in range(1, 5)),
+    ]
+    (line,) = verdicts(cells)
+    assert "1.20-1.50 times as fast on 2 machines within the catalogue's ranges [simulated]" in line
+
+
+def test_without_draws_a_verdict_says_nothing_of_them() -> None:
+    cells = [_cell(engine, repeat, 100.0) for engine in ("gpu_only", "apex") for repeat in range(5)]
+    assert "machines" not in " ".join(verdicts(cells))
