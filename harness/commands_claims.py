@@ -61,7 +61,8 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Which engine should serve this model on this machine, by how much, and how sure that is: simulated."""
-    from harness.recommend import Question, recommended
+    from harness.recommend import recommended
+    from harness.recommend_setup import Question
     from harness.tables import recommendation_table
 
     question = Question(hardware, model, workload, dtype, slo, price, gpu_memory, draws)

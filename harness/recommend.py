@@ -9,37 +9,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
-import yaml
-
-from engines.hardware import catalogue_names, load_hardware
 from harness.answers import Answer, Progress, simulate
-from harness.build import check
-from harness.config import load_experiment
-from harness.errors import ConfigError, UnfitEnvironmentError
+from harness.errors import ConfigError
 from harness.experiment import EngineChoice, Experiment
-from harness.gpu import local_gpus
 from harness.plan import expand
-from workloads import build as build_workload
+from harness.recommend_setup import CONFIG, Candidates, Question, candidates, on_one_line, options_of
 
-CONFIG = "recommend"
 BASELINE = "gpu_only"
 RATE, GOODPUT = "output_tokens_per_s_whole_run", "goodput_rps_whole_run"
 NONE_AS_IT_IS = "The model does not fit as it is: only packed weights can be served."
 WORTHWHILE = 1.05  # less of a gain than this is not worth a second memory to look after
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    hardware: str  # a machine of the catalogue, a path, or local
-    model: str
-    workload: str  # a kind, or a mapping as in an experiment
-    dtype: str = "float16"
-    slo: str | None = None  # such as ttft_s=2,tpot_s=0.1
-    price_per_hour: float | None = None
-    gpu_memory: str = "auto"  # of it, for weights, KV and workspace
-    draws: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,124 +65,22 @@ class Recommendation:
 
 def recommended(question: Question, progress: Progress = lambda done, of: None) -> Recommendation:
     """ConfigError where the question makes no sense, or nothing can serve it."""
-    machine = _machine(question.hardware)
-    experiment = load_experiment(CONFIG, _sets(question, machine))
-    experiment = _planned(experiment)
-    ruled_out = _ruled_out(experiment)
-    left = tuple(each for each in experiment.engines if each.name not in ruled_out)
-    if not left:
-        raise ConfigError(f"{name}: {why}" for name, why in ruled_out.items())
-    experiment = experiment.model_copy(update={"engines": left})
+    asked = candidates(question)
+    experiment = asked.experiment
     answers = simulate(expand(experiment, "sim"), question.draws, progress=progress)
     by = RATE if experiment.slo is None else GOODPUT
     ranked = _ranked(experiment, answers, by, question.price_per_hour)
     if not ranked:
         raise ConfigError("recommend: no engine finished a request of this workload")
-    winner = ranked[0]
     return Recommendation(
         label="simulated",
-        hardware=machine,
+        hardware=asked.hardware,
         ranked_by=by.removesuffix("_whole_run"),
         ranked=ranked,
-        ruled_out=tuple(ruled_out.items()),
+        ruled_out=tuple(asked.ruled_out.items()),
         verdicts=_verdicts(ranked),
-        command=_command(question, machine, experiment, winner),
+        command=_command(asked, ranked[0]),
     )
-
-
-# --- the experiment ---------------------------------------------------------------------------------------------------
-
-
-def _machine(named: str) -> str:
-    """`local` is the catalogue's entry for the GPU that is here."""
-    if named != "local":
-        load_hardware(named)
-        return named
-    gpus, reason = local_gpus()
-    if not gpus:
-        raise UnfitEnvironmentError(f"--hardware local: {reason}; name a machine of `harness list hardware`")
-    fitting = [name for name in catalogue_names() if load_hardware(name).has_gpu(gpus[0].name)]
-    if not fitting:
-        raise ConfigError(
-            f"--hardware local: the catalogue has no {gpus[0].name}; `harness profile --fit` writes an entry for it"
-        )
-    return fitting[0]
-
-
-def _sets(question: Question, machine: str) -> list[str]:
-    sets = [
-        "backend=auto",
-        f"hardware={_scalar(machine)}",
-        f"model={_scalar(question.model)}",
-        f"dtype={question.dtype}",
-        f"workloads=[{_flow(_workload(question.workload))}]",
-        f"budget.accel_memory={question.gpu_memory}",
-    ]
-    return sets if question.slo is None else [*sets, f"slo={_flow(_slo(question.slo))}"]
-
-
-def _workload(given: str) -> dict[str, object]:
-    """A kind alone is asked for with as many requests as fill a machine and drain it again."""
-    try:
-        raw = yaml.safe_load(given)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--workload: not valid YAML: {' '.join(str(error).split())}") from None
-    if isinstance(raw, str):
-        raw = {"kind": raw}
-    if not isinstance(raw, dict) or "kind" not in raw:
-        raise ConfigError("--workload: expected a kind such as chat, or {kind: long_output, prompt: 1000, output: 200}")
-    return {"requests": 60, **raw} if raw["kind"] != "trace" else raw
-
-
-def _slo(given: str) -> dict[str, float]:
-    limits = {}
-    for part in given.split(","):
-        key, equals, text = part.partition("=")
-        try:
-            limits[key.strip()] = float(text)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise ConfigError(f"--slo {given}: expected limits in seconds such as ttft_s=2,tpot_s=0.1")
-    return limits
-
-
-def _planned(experiment: Experiment) -> Experiment:
-    """Planners that place weights for certain lengths and batches are told those of this workload."""
-    (workload,) = experiment.workloads
-    requests = build_workload(workload.options | {"name": "workload"}, experiment.measure.seed).requests
-    lengths = {
-        "prompt_tokens": round(fmean(request.prompt_tokens for request in requests)),
-        "output_tokens": max(2, round(fmean(request.output_tokens for request in requests))),
-    }
-    at_once = min(len(requests), experiment.budget.max_batch)
-    engines = tuple(_planner(experiment, each, lengths, at_once) for each in experiment.engines)
-    return experiment.model_copy(update={"engines": engines})
-
-
-def _planner(experiment: Experiment, engine: EngineChoice, lengths: dict[str, int], at_once: int) -> EngineChoice:
-    """`twinpilots` plans for a number of requests at once: the most, by halves, whose KV fits beside the weights."""
-    if engine.kind != "lp_balanced":
-        return engine
-    planned = EngineChoice.model_validate(_choice(engine) | lengths)
-    if engine.options.get("planner") == "flexgen":  # which searches for one
-        return planned
-    while at_once:
-        planned = EngineChoice.model_validate(_choice(engine) | lengths | {"batch": at_once})
-        if not _problems(experiment, planned):
-            break
-        at_once //= 2
-    return planned
-
-
-def _ruled_out(experiment: Experiment) -> dict[str, str]:
-    found = {engine.name: _problems(experiment, engine) for engine in experiment.engines}
-    return {name: problems[0] for name, problems in found.items() if problems}
-
-
-def _problems(experiment: Experiment, engine: EngineChoice) -> list[str]:
-    """Of this engine on its own: one that cannot run must not cut the workload for the others."""
-    return check(expand(experiment.model_copy(update={"engines": (engine,)}), "sim")[0])
 
 
 # --- the ranking ------------------------------------------------------------------------------------------------------
@@ -228,7 +106,7 @@ def _row(
         return None
     return Ranked(
         engine=choice.name,
-        choice=_choice(choice),
+        choice=options_of(choice),
         own_weights=choice.weight_bits is None and not choice.options.get("compress"),
         score=score,
         tokens_per_s=rate,
@@ -285,7 +163,7 @@ def _own_verdict(own: Sequence[Ranked]) -> str:
     baseline = next((row for row in own if row.engine == BASELINE), None)
     if baseline is None:
         sure = "on every machine within the catalogue's ranges" if best.decided else "though not on every such machine"
-        return f"Use {best.engine}: the weights do not fit the GPU, and it is the fastest of what can run, {sure}."
+        return f"Use {best.engine}: {BASELINE} cannot serve this here, and it is the fastest of what can, {sure}."
     if best.engine == BASELINE:
         return "Do not offload: gpu_only is the fastest of all that run this model as it is."
     gain = best.over_baseline
@@ -298,23 +176,9 @@ def _own_verdict(own: Sequence[Ranked]) -> str:
     return f"The constants do not decide: {best.engine} is {span}. Measure both before you offload."
 
 
-def _command(question: Question, machine: str, experiment: Experiment, winner: Ranked) -> str:
+def _command(asked: Candidates, winner: Ranked) -> str:
     """The winner beside the baseline, for whoever has the machine; elsewhere it is simulated again, with records."""
     names = dict.fromkeys((BASELINE, winner.engine))
-    engines = [_choice(each) for name in names for each in experiment.engines if each.name == name]
-    sets = [*_sets(question, machine)[1:], f"engines={_flow(engines)}"]
+    engines = [options_of(each) for name in names for each in asked.experiment.engines if each.name == name]
+    sets = [*asked.sets, f"engines={on_one_line(engines)}"]
     return shlex.join(["harness", "run", "--config", CONFIG, *(word for each in sets for word in ("--set", each))])
-
-
-def _choice(engine: EngineChoice) -> dict[str, object]:
-    bits = {} if engine.weight_bits is None else {"weight_bits": engine.weight_bits}
-    return {"kind": engine.kind, "name": engine.name, **bits, **engine.options}
-
-
-def _flow(value: object) -> str:
-    """YAML on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
-
-
-def _scalar(text: str) -> str:
-    return yaml.safe_dump(text, width=10_000).removesuffix("...\n").strip()

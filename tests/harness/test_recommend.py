@@ -12,7 +12,8 @@ from harness.cli import main
 from harness.config import load_experiment
 from harness.errors import ConfigError
 from harness.plan import expand
-from harness.recommend import Question, Range, Ranked, _verdicts, recommended
+from harness.recommend import Range, Ranked, _verdicts, recommended
+from harness.recommend_setup import Question
 
 T4 = "t4_g4dn_4xlarge"
 SHORT = "{kind: long_output, prompt: 200, output: 40, requests: 8}"
@@ -93,7 +94,7 @@ def test_a_model_that_does_not_fit_is_served_by_engines_that_place_it() -> None:
     assert {"gpu_only", "apex", "neo"} <= out.keys()
     assert "accel_memory" in out["gpu_only"]
     assert {"weight_streaming", "twinpilots"} <= {row.engine for row in found.ranked}
-    assert "do not fit" in found.verdicts[0]
+    assert "gpu_only cannot serve this here" in found.verdicts[0]
 
 
 def test_an_slo_ranks_by_goodput() -> None:
