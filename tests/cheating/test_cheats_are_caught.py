@@ -112,7 +112,9 @@ def test_the_dishonest_are_invalid_and_keep_no_figure(simulated: Caught, engine:
         assert re.search(DISHONEST[engine], cell.error), cell.error
         assert not {metric.key for metric in THROUGHPUT} & set(cell.metrics)
         assert engine == "cut_short" or cell.unavailable["output_tokens_per_s"] == "withheld: the cell is invalid"
-    assert table_row(simulated, engine)[2:] == ["0/5", "-", "-", "-", "-", "-"]
+    cells_ok, *figures = table_row(simulated, engine)[2:]
+    assert cells_ok == "0/5"
+    assert set(figures) == {"-"}  # nor a band
     assert f"{engine} has no valid cell: no comparison with gpu_only" in simulated.run.verdicts
 
 
