@@ -158,15 +158,19 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
             return placed_seconds_of(op, work, placed_costs(costs))
 
 
-def known_seconds(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
-    """Of one op of each kind, in the order of the tally."""
+def _known(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
+    """Seconds of one op of each kind, in the order of the tally. `alike` is told of them all."""
     works = [work_of(batch) for batch in plan.batches]
-    return [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    if alike is not None:
+        for (op, count), seconds in zip(program.tally, known, strict=True):
+            alike(op, count, count * seconds, works[op.batch])
+    return known
 
 
 def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
     """Seconds of each op, in order."""
-    known = known_seconds(program, plan, costs)
+    known = _known(program, plan, costs)
     return [known[group] for group in program.group]
 
 
@@ -191,12 +195,7 @@ def place(
 
 def busy_seconds(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
     """Of each unit; asked once per kind of op."""
-    works = [work_of(batch) for batch in plan.batches]
-    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
-    if alike is not None:
-        for (op, count), seconds in zip(program.tally, known, strict=True):
-            alike(op, count, count * seconds, works[op.batch])
-    return program.busy(known)
+    return program.busy(_known(program, plan, costs, alike))
 
 
 def makespan(
@@ -208,16 +207,12 @@ def makespan(
     alike: AlikeOps | None = None,
 ) -> tuple[float, list[float]]:
     """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
-    works = [work_of(batch) for batch in plan.batches]
-    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    known = _known(program, plan, costs, alike)
     busy_s = program.busy(known)
-    if alike is not None:
-        for (op, count), seconds in zip(program.tally, known, strict=True):
-            alike(op, count, count * seconds, works[op.batch])
-    return spanned(program, known, busy_s, begin_s, free_s), busy_s
+    return _spanned(program, known, busy_s, begin_s, free_s), busy_s
 
 
-def spanned(
+def _spanned(
     program: Program, known: list[float], busy_s: list[float], begin_s: float, free_s: dict[Unit, float] | None
 ) -> float:
     """Seconds from the first op to the last."""
