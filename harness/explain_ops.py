@@ -167,9 +167,7 @@ def _source(machine: Hardware, path: str) -> Source:
 def _value(machine: Hardware, path: str) -> float | None:
     if path == HOST_FIXED:
         return HOST_ATTENTION_FIXED_S
-    found: Any = machine
-    for key in path.split("."):
-        found = found[key] if isinstance(found, Mapping) else getattr(found, key)
+    found = machine.at(path)
     return found if isinstance(found, int | float) else None
 
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,12 @@ def catalogue_names() -> list[str]:
 
 def load_hardware(name_or_path: str) -> Hardware:
     """A machine of the catalogue, or one that a user wrote."""
-    text = _read(name_or_path)
+    return _parsed(name_or_path, _read(name_or_path))
+
+
+@lru_cache(maxsize=64)
+def _parsed(name_or_path: str, text: str) -> Hardware:
+    """A cell asks for its machine many times, and YAML takes some 20 ms each."""
     try:
         raw = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

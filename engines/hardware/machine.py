@@ -110,6 +110,13 @@ class Hardware:
     host_overhead_per_step_s: float
     sources: Mapping[str, Source]  # by dotted path: "gpu.gemm.exponent"
 
+    def at(self, path: str) -> object:
+        """What is at a dotted path, as `sources` has them."""
+        found: object = self
+        for key in path.split("."):
+            found = found[key] if isinstance(found, Mapping) else getattr(found, key)
+        return found
+
     def has_gpu(self, reported_name: str) -> bool:
         """Whether a GPU that reports this name is the one this entry describes."""
         return re.search(self.gpu_name, reported_name) is not None
