@@ -18,7 +18,28 @@ from harness.lean import figures
 from harness.plan import CellSpec
 
 Figures = Mapping[str, float]
+Values = Sequence[float | None]  # on the entry's own machine, then on the drawn ones; None where nothing ran
 Progress = Callable[[int, int], None]  # done, of
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`low` and `high`: over the machines that the catalogue entry may as well describe, its own among them."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Values) -> Range | None:
+        """None where there is no value on the entry's own machine."""
+        there = [value for value in values if value is not None]
+        return None if values[0] is None else cls(values[0], min(there), max(there))
+
+
+def ratios(ours: Values, theirs: Values) -> list[float | None]:
+    """Machine by machine."""
+    return [a / b if a is not None and b else None for a, b in zip(ours, theirs, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def run_cell(cell_dir: Path) -> CellSummary:
     spec = CellSpec.from_json((cell_dir / "spec.json").read_bytes())
     if is_saturating(spec):
         return run_saturating(spec, cell_dir, run_cell)
-    slo = None if spec.slo is None else {key: value for key, value in spec.slo.model_dump().items() if value}
+    slo = None if spec.slo is None else spec.slo.limits
     watch = MachineWatch(cell_dir, watching=spec.backend != "sim")  # before the launching thread claims its core
     records = Records(cell_dir, slo)
     cell = build(spec, cell_dir, records.step, records.steps)

@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engines.model.config import load_config
-from harness.answers import Answer, Progress, simulate
+from harness.answers import Answer, Progress, Range, Values, ratios, simulate
 from harness.claims import Claim, Trial
 from harness.config import load_experiment
 from harness.costs import DTYPE_BYTES
 from harness.errors import ConfigError
 from harness.plan import CellSpec, expand
-
-Values = tuple[float | None, ...]  # on the entry's own machine, then on the drawn ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,33 +88,24 @@ def _found(test: Trial, answers: Mapping[Place, Answer]) -> Found:
     workloads = list(dict.fromkeys(workload for workload, _ in mine))
     points = []
     for workload, values in _series(test, workloads, lambda at, engine: mine[at, engine].values(test.metric)):
-        point = _point(workload, values)
-        if point is None:
+        found = Range.of(values)
+        if found is None:
             return Found((), f"{test.metric} on {workload} is not there")
-        points.append(point)
+        points.append(Point(workload, found.value, found.low, found.high))
     return Found(tuple(points), "" if points else "the experiment has none of the workloads")
 
 
 def _series(test: Trial, workloads: Sequence[str], of: Callable[[str, str], Values]) -> Iterable[tuple[str, Values]]:
     if test.trend is not None:
         at, engine = test.trend, test.trend.engine
-        yield f"{at.of} / {at.over}", _ratios(of(at.of, engine), of(at.over, engine))
+        yield f"{at.of} / {at.over}", ratios(of(at.of, engine), of(at.over, engine))
     for workload in workloads if test.trend is None else ():
         if test.ratio is None:
             yield workload, of(workload, str(test.figure))
         else:
             rivals = [of(workload, engine) for engine in test.ratio.theirs]
             best = tuple(max((v for v in each if v is not None), default=None) for each in zip(*rivals, strict=True))
-            yield workload, _ratios(of(workload, test.ratio.ours), best)
-
-
-def _ratios(ours: Values, theirs: Values) -> Values:
-    return tuple(a / b if a is not None and b else None for a, b in zip(ours, theirs, strict=True))
-
-
-def _point(workload: str, values: Values) -> Point | None:
-    there = [value for value in values if value is not None]
-    return None if values[0] is None else Point(workload, values[0], min(there), max(there))
+            yield workload, ratios(of(workload, test.ratio.ours), best)
 
 
 def unknown_names(claims: Iterable[Claim]) -> list[str]:

@@ -6,7 +6,7 @@ Two callers, two objects: the table that paces or simulates a run, and the predi
 from dataclasses import replace
 
 from engines.core.cost import CostTable, Predictor
-from engines.core.roofline import MachineRates, ModelCosts, Roofline
+from engines.core.roofline import PACKED_BYTES, MachineRates, ModelCosts, Roofline
 from engines.hardware import Hardware
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
@@ -19,7 +19,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 # Packed weights, by their bits: a code, and its share of what a group has in common (64 codes with two numbers of 16
 # bit; 128 codes with one).
-PACKED_BYTES = {4: 4.5 / 8, 8: 1 + 2 / 128}
+BYTES_OF_BITS = {4: PACKED_BYTES, 8: 1 + 2 / 128}
 
 # A launch of the host's kernel and its answer; the kernel's own constants come from a profile of the machine.
 HOST_ATTENTION_FIXED_S = 20e-6
@@ -119,7 +119,7 @@ def packed(
     gpu, gemm = hardware.gpu, hardware.gpu.packed_gemm(bits)
     if gemm is None:
         raise ConfigError(f"hardware: {hardware.name} has no gpu.gemm_{bits}bit: what such products reach")
-    return replace(costs, packed_bytes_per_parameter=PACKED_BYTES[bits]), replace(
+    return replace(costs, packed_bytes_per_parameter=BYTES_OF_BITS[bits]), replace(
         rates,
         packed_bytes_per_s=gemm.bandwidth_efficiency * gpu.bandwidth_bytes_per_s,
         packed_flops_per_s=gemm.compute_efficiency * gpu.flops[dtype],

@@ -13,23 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from engines.hardware import Hardware, uncertain
-from harness.answers import Answer, Progress, simulate
+from harness.answers import Answer, Progress, Range, Values, ratios, simulate
 from harness.claims import THROUGHPUT
 from harness.crossover_grid import BASELINE, Asked, Grid, Place, asked
 from harness.errors import ConfigError
 
 LABEL = "simulated"
 
-Series = Mapping[str, Sequence[float | None]]  # by engine: on the entry's own machine, then on the drawn ones
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """`low` and `high`: over the machines that the catalogue entry may as well describe, its own among them."""
-
-    value: float
-    low: float
-    high: float
+Series = Mapping[str, Values]  # by engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +28,8 @@ class Standing:
     """One engine at one place. `problem`: why it has no figure there."""
 
     engine: str
-    tokens_per_s: Span | None
-    gain: Span | None  # over the baseline
+    tokens_per_s: Range | None
+    gain: Range | None  # over the baseline
     problem: str = ""
 
 
@@ -49,7 +40,7 @@ class MapCell:
     place: Place
     cpu_bandwidth_bytes_per_s: float
     winner: str  # empty where the baseline has no figure
-    gain: Span | None
+    gain: Range | None
     rivals: tuple[str, ...]
     standings: tuple[Standing, ...]
 
@@ -139,24 +130,14 @@ def _standing(answer: Answer, series: Series) -> Standing:
     if name not in series:
         return Standing(name, None, None, answer.problem or "no figure")
     base = series.get(BASELINE)
-    ratios = None if base is None else [a / b if a and b else None for a, b in zip(series[name], base, strict=True)]
-    return Standing(name, _span(series[name]), None if ratios is None else _span(ratios))
-
-
-def _span(values: Sequence[float | None]) -> Span | None:
-    there = [value for value in values if value is not None]
-    return None if values[0] is None else Span(values[0], min(there), max(there))
+    gain = None if base is None else Range.of(ratios(series[name], base))
+    return Standing(name, Range.of(series[name]), gain)
 
 
 def _constants(machine: Hardware) -> Iterable[Constant]:
     for path, source in uncertain(machine).items():
         assert source.low is not None
         assert source.high is not None
-        yield Constant(path, _value(machine, path), source.low, source.high, source.grade.value, source.text)
-
-
-def _value(machine: Hardware, path: str) -> float:
-    found: Any = machine
-    for key in path.split("."):
-        found = found[key] if isinstance(found, Mapping) else getattr(found, key)
-    return float(found)
+        value = machine.at(path)
+        assert isinstance(value, int | float)
+        yield Constant(path, float(value), source.low, source.high, source.grade.value, source.text)

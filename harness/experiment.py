@@ -75,6 +75,11 @@ class Slo(Section):
     tpot_s: Positive | None = None
     e2e_s: Positive | None = None
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Those that are given."""
+        return {key: limit for key, limit in self.model_dump().items() if limit is not None}
+
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if self.ttft_s is None and self.tpot_s is None and self.e2e_s is None:

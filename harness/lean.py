@@ -19,8 +19,7 @@ FLUSH_ROWS = 1000
 
 def figures(spec: CellSpec, *, of_steps: bool = False) -> Measured:
     """Of its requests, and of its steps where those are asked for. ConfigError where the cell cannot run."""
-    slo = None if spec.slo is None else {key: limit for key, limit in spec.slo.model_dump().items() if limit}
-    rows = _Rows(Aggregator(slo))
+    rows = _Rows(Aggregator(None if spec.slo is None else spec.slo.limits))
     cell = simulated(spec, (StepRecorder(rows.step),) if of_steps else ())
     recorder = RequestRecorder(rows.request, spec.measure.warmup_requests)
     cell.adapter.start()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from engines.core.policy import PlacingPolicy
 from engines.model.config import ModelConfig, load_config
 from engines.registry import is_policy, make_engine
-from harness.costs import DTYPE_BYTES, PACKED_BYTES
+from harness.costs import BYTES_OF_BITS, DTYPE_BYTES
 from harness.plan import CellSpec
 
 
@@ -24,7 +24,9 @@ def freed_bytes(spec: CellSpec) -> int:
     """What packing saves."""
     if spec.engine.weight_bits is None:
         return 0
-    return round(_matrices(load_config(spec.model)) * (DTYPE_BYTES[spec.dtype] - PACKED_BYTES[spec.engine.weight_bits]))
+    return round(
+        _matrices(load_config(spec.model)) * (DTYPE_BYTES[spec.dtype] - BYTES_OF_BITS[spec.engine.weight_bits])
+    )
 
 
 def kv_cap(spec: CellSpec) -> int | None:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.answers import Answer, Progress, simulate
+from harness.answers import Answer, Progress, Range, Values, ratios, simulate
 from harness.errors import ConfigError
 from harness.experiment import EngineChoice, Experiment
 from harness.plan import expand
@@ -20,20 +20,6 @@ BASELINE = "gpu_only"
 RATE, GOODPUT = "output_tokens_per_s_whole_run", "goodput_rps_whole_run"
 NONE_AS_IT_IS = "The model does not fit as it is: only packed weights can be served."
 WORTHWHILE = 1.05  # less of a gain than this is not worth a second memory to look after
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """`low` and `high`: over the drawn machines and the entry's own."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float | None]) -> Range | None:
-        found = [value for value in values if value is not None]
-        return None if values[0] is None else cls(values[0], min(found), max(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +84,7 @@ def _ranked(experiment: Experiment, answers: Sequence[Answer], by: str, price: f
     return tuple(replace(row, decided=_is_decided(row.engine, scores)) for row in rows)
 
 
-def _row(
-    answer: Answer, choice: EngineChoice, by: str, baseline: Sequence[float | None] | None, price: float | None
-) -> Ranked | None:
+def _row(answer: Answer, choice: EngineChoice, by: str, baseline: Values | None, price: float | None) -> Ranked | None:
     score, rate = Range.of(answer.values(by)), Range.of(answer.values(RATE))
     if score is None or rate is None or not rate.low > 0:
         return None
@@ -112,14 +96,10 @@ def _row(
         tokens_per_s=rate,
         ttft_s=Range.of(answer.values("ttft_s_mean")),
         tpot_s=Range.of(answer.values("tpot_s_mean")),
-        over_baseline=None if baseline is None else Range.of(_ratios(answer.values(by), baseline)),
+        over_baseline=None if baseline is None else Range.of(ratios(answer.values(by), baseline)),
         cost_per_million=None if price is None else _cost(rate, price),
         decided=False,
     )
-
-
-def _ratios(ours: Sequence[float | None], theirs: Sequence[float | None]) -> list[float | None]:
-    return [a / b if a is not None and b else None for a, b in zip(ours, theirs, strict=True)]
 
 
 def _cost(rate: Range, price_per_hour: float) -> Range:

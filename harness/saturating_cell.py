@@ -105,7 +105,7 @@ def _probe_spec(spec: CellSpec, rate_rps: float, attempt: int) -> CellSpec:
 
 
 def _served(summary: CellSummary, probe_dir: Path, spec: CellSpec, rate_rps: float) -> Served:
-    slo = {} if spec.slo is None else {key: limit for key, limit in spec.slo.model_dump().items() if limit is not None}
+    slo = {} if spec.slo is None else spec.slo.limits
     asked, within, within_all = 0, Counter(dict.fromkeys(slo, 0)), 0
     for records in iter_requests(probe_dir):
         batch = Requests.of(records)

@@ -10,12 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from harness.answers import Range
     from harness.catalogue import Listing
     from harness.claim_verdicts import Verdict
     from harness.doctor import Finding
     from harness.explain import Explanation
     from harness.needs import CellNeeds
-    from harness.recommend import Range, Recommendation
+    from harness.recommend import Recommendation
     from results.query import Group
     from results.schema import CellSummary, RunSummary
 

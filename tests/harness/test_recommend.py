@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.answers import Answer
+from harness.answers import Answer, Range
 from harness.cli import main
 from harness.config import load_experiment
 from harness.errors import ConfigError
 from harness.plan import expand
-from harness.recommend import Range, Ranked, _verdicts, recommended
+from harness.recommend import Ranked, _verdicts, recommended
 from harness.recommend_setup import Question
 
 T4 = "t4_g4dn_4xlarge"
