@@ -103,14 +103,9 @@ class Pipeline:
 
     def roomier(self, rows: int, kv_tokens: int) -> int | None:
         """The half with more slack after so many more rows and tokens, None if that is negative."""
-        first, second = self.halves
-        predict = self.predict
-        slack0_s = second.linear_s + first.accel_s
-        slack0_s -= host_seconds(predict, len(first.host) + rows, first.host_kv + kv_tokens)
-        slack1_s = first.linear_s + second.accel_s
-        slack1_s -= host_seconds(predict, len(second.host) + rows, second.host_kv + kv_tokens)
-        half, slack_s = (0, slack0_s) if slack0_s >= slack1_s else (1, slack1_s)
-        return half if slack_s >= 0.0 else None
+        slacks = self.slack(0, rows, kv_tokens), self.slack(1, rows, kv_tokens)
+        half = 0 if slacks[0] >= slacks[1] else 1
+        return half if slacks[half] >= 0.0 else None
 
     def slack(self, half: int, more: int = 0, more_kv: int = 0) -> float:
         """T_lin(other) + T_pref + T_gatt - (T_catt + launch), with so many more rows and tokens in this half.
