@@ -5,6 +5,7 @@ formulas come out where their assumptions hold.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,6 @@ MACHINES = {
     "GPU bandwidth": lambda m: _gpu(m, bandwidth_bytes_per_s=m.gpu.bandwidth_bytes_per_s * MORE),
     "flops": _more_flops,
     "CPU bandwidth": lambda m: _cpu(m, read_bandwidth_bytes_per_s=m.cpu.read_bandwidth_bytes_per_s * MORE),
-    "cores": lambda m: _cpu(m, cores=m.cpu.cores + 4),
     "link": _faster_link,
 }
 BUDGETS = {"GPU memory": "budget.accel_memory=15GiB", "host memory": "budget.host_memory=52GiB"}
@@ -101,6 +101,17 @@ def test_a_better_machine_slows_no_engine_down(what: str, engine: str, rates: di
 @pytest.mark.parametrize("what", BUDGETS)
 def test_more_memory_slows_no_engine_down(what: str, engine: str, rates: dict[str, float]) -> None:
     assert _rate(engine, T4, BUDGETS[what]) >= (1 - LOSS) * rates[engine]
+
+
+@pytest.mark.parametrize("engine", ["gpu_only", "neo", "apex"])
+def test_a_larger_instance_with_the_same_gpu_slows_no_engine_down(engine: str) -> None:
+    """Cores alone cost nothing in the model: they come with a share of the memory's bandwidth, and with memory."""
+    hosts = [f"a10g_g5_{size}xlarge" for size in (2, 4, 8, 16)]
+    assert [load_hardware(host).cpu.cores for host in hosts] == [4, 8, 16, 32]
+    sizes = ("budget.accel_memory=14GiB", "budget.host_memory=auto")
+    found = [_rate(engine, host, *sizes) for host in hosts]
+    assert all(larger >= (1 - LOSS) * smaller for smaller, larger in pairwise(found)), found
+    assert (found[-1] > found[0]) is (engine != "gpu_only"), found  # whoever uses the host gains by a better one
 
 
 # --- the paper's formulas ---------------------------------------------------------------------------------------------
