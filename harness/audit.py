@@ -14,6 +14,7 @@ from harness.metric_catalogue import PER_REQUEST, SERVICE, THROUGHPUT, find
 from harness.metrics import Measured
 from harness.packed import kv_cap
 from harness.plan import CellSpec
+from harness.several_gpus import budget_of_all
 from harness.sizing import size
 from results.parity_check import ParityCheck
 from results.schema import Status
@@ -37,7 +38,7 @@ class Audit:
 def audit(
     spec: CellSpec, resolved: dict[str, object], measured: Measured, breaches: Sequence[str], parity: ParityCheck
 ) -> Audit:
-    envelope = Envelope.of(spec.budget, spec.dtype, size(spec), kv_cap(spec))
+    envelope = Envelope.of(budget_of_all(spec), spec.dtype, size(spec), kv_cap(spec))
     wrong = list(breaches) + ([] if parity.held is not False else [f"wrong tokens: {parity.note}"])
     errors = wrong + _overruns(spec, measured)
     silent = unreported(envelope, resolved)

@@ -36,6 +36,7 @@ from harness.plan import CellSpec
 from harness.recorder import ColumnSink, Predict, PredictEach, StepRecorder, TraceRecorder
 from harness.room import disk_folder, disk_memory
 from harness.served import WEIGHT_SEED, open_served, served_problems, temporary_folder
+from harness.several_gpus import gpu_problems
 from harness.sizing import Sizing, capabilities, disk_problems, memory_problems, size
 from workloads import Workload, clip
 from workloads import build as build_workload
@@ -78,7 +79,7 @@ def check_model(spec: CellSpec) -> list[str]:
     """The same without a workload: the engine, the machine, the model's files and the memory they need."""
 
     def prepare() -> None:
-        if problems := [*packing_problems(spec)]:
+        if problems := [*packing_problems(spec), *gpu_problems(spec)]:
             raise ConfigError(problems)
         ours = is_policy(spec.engine.kind)
         if not ours and (problems := served_problems(spec)):  # first: where it cannot run there is nothing to size
@@ -332,6 +333,7 @@ def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:
         "workspace_bytes": sizing.workspace_bytes,
         "dtype": spec.dtype,
         "weight_bits": spec.engine.weight_bits or 8 * DTYPE_BYTES[spec.dtype],
+        "gpus": spec.engine.gpus,
         "max_batch": plan.limits.max_batch,
         "max_batch_tokens": plan.limits.max_batch_tokens,
         "cpu_threads": 0 if not plan.policy.uses_host_kv else caps.host_threads,

@@ -14,6 +14,7 @@ from harness.experiment import Pace
 from harness.machine import machine_of
 from harness.plan import CellSpec, ProfileSpec
 from harness.profile_file import Profile, digest_of, load_profile, mismatches
+from harness.several_gpus import rates_of_all
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -36,7 +37,8 @@ def cost_table(spec: CellSpec) -> CostTable | None:
     hardware, model, pace = machine_of(spec), load_config(spec.model), spec.emulation.pace
     if pace.reference_model is None:
         costs, rates = model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype)
-        return Roofline(*packed(costs, rates, hardware, spec.dtype, spec.engine.weight_bits), pace.time_scale)
+        costs, rates = packed(costs, rates, hardware, spec.dtype, spec.engine.weight_bits)
+        return Roofline(costs, rates_of_all(spec, rates, hardware), pace.time_scale)
     reference = load_config(pace.reference_model)
     return scaled_costs(reference, model, hardware, pace)
 

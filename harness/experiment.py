@@ -95,6 +95,13 @@ class EngineChoice(BaseModel):
     kind: str
     name: Name = ""  # the kind, when not given
     weight_bits: Literal[4, 8] | None = None  # of the layers' matrices; simulated only
+    gpus: Count = 1  # of the machine's, each with accel_memory; simulated only
+    parallel: Literal["tensor", "pipeline"] = "tensor"  # what several have of the model: all of every layer, or a run
+
+    @property
+    def simulated_only(self) -> bool:
+        """What our runtime cannot do on a real machine."""
+        return self.weight_bits is not None or self.gpus > 1
 
     @property
     def options(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 from harness.machine import machine_of
 from harness.plan import CellSpec, WorkloadSpec
 from harness.room import accel_memory, disk_memory, host_memory, workspace_bytes
+from harness.several_gpus import spread, stages
 
 
 def placed_room(spec: CellSpec) -> tuple[Room, Placement] | None:
@@ -45,7 +46,7 @@ def _placed(spec_json: str) -> tuple[Room, Placement] | None:
         return None
     room = room_of(spec)
     try:
-        return room, policy.place(room, belief(spec))
+        return room, spread(spec, policy.place(room, belief(spec)))
     except PlacementError as error:
         raise ConfigError(f"engine {spec.engine.name}: {error}") from error
 
@@ -76,6 +77,7 @@ def room_of(spec: CellSpec) -> Room:
         most_tokens=useful if asked is None else min(asked, useful),
         max_batch=budget.max_batch,
         max_batch_tokens=budget.max_batch_tokens,
+        devices=stages(spec),
     )
 
 

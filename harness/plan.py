@@ -35,6 +35,8 @@ class EngineSpec:
     name: str
     options: dict[str, Any]
     weight_bits: int | None = None  # of the layers' matrices, where they are packed
+    gpus: int = 1
+    parallel: Literal["tensor", "pipeline"] = "tensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,9 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
         cell = CellSpec(
             cell_id="",
             experiment=experiment.name,
-            engine=EngineSpec(engine.kind, engine.name, engine.options, engine.weight_bits),
+            engine=EngineSpec(
+                engine.kind, engine.name, engine.options, engine.weight_bits, engine.gpus, engine.parallel
+            ),
             workload=workload,
             backend=backend,
             label=LABELS[backend],
@@ -137,10 +141,12 @@ def left_out(experiment: Experiment, backend: ResolvedBackend) -> list[str]:
 
 
 def _engines_on(experiment: Experiment, backend: ResolvedBackend) -> tuple[EngineChoice, ...]:
-    """Packed weights are simulated only. Whoever asks for a backend by name is told so when the cells are checked."""
+    """Packed weights and several GPUs are simulated only. Whoever asks for a backend by name is told so when the cells
+    are checked.
+    """
     if experiment.backend != "auto" or backend == "sim":
         return experiment.engines
-    return tuple(engine for engine in experiment.engines if engine.weight_bits is None)
+    return tuple(engine for engine in experiment.engines if not engine.simulated_only)
 
 
 def resolve_backend(experiment: Experiment) -> tuple[ResolvedBackend, str, str]:
@@ -198,6 +204,8 @@ def _cell_id(cell: CellSpec) -> str:
         del identity[key]
     if cell.engine.weight_bits is None:
         del identity["engine"]["weight_bits"]
+    if cell.engine.gpus == 1:
+        del identity["engine"]["gpus"], identity["engine"]["parallel"]
     canonical = json.dumps(json.loads(_ANY.dump_json(identity)), sort_keys=True)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     return f"{_slug(cell.engine.name)}-{_slug(cell.workload.name)}-r{cell.repeat}-{digest}"

@@ -344,4 +344,6 @@ class TraceRecorder:
 
 
 def _name(op: Op) -> str:
-    return op.kind.value if op.layer < 0 else f"{op.kind.value} {op.layer}"
+    """What and in which layer, and on which accelerator where there are several."""
+    name = op.kind.value if op.layer < 0 else f"{op.kind.value} {op.layer}"
+    return f"{name} ({op.unit.name} {op.device + 1})" if op.device else name

@@ -12,6 +12,7 @@ from harness.errors import ConfigError
 from harness.gpu import local_gpus
 from harness.machine import machine_of
 from harness.plan import CellSpec
+from harness.several_gpus import of_all
 
 GPU_SHARE = 0.9  # of a GPU's memory, when the budget says auto: the rest is the driver's and the allocator's
 RAM_SHARE = 0.25  # of this machine's memory for an emulated accelerator's KV, when the budget says auto
@@ -31,7 +32,7 @@ def accel_memory(spec: CellSpec, taken_bytes: int) -> int:
     """`taken_bytes`: what all weights and a step's rows need."""
     asked = spec.budget.accel_memory
     if isinstance(asked, int):
-        return asked
+        return of_all(spec, asked)
     memory = machine_memory(spec, taken_bytes)
     if memory is None:
         raise ConfigError("budget.accel_memory: give it, nothing is known of the machine behind an endpoint")
@@ -74,11 +75,14 @@ def machine_memory(spec: CellSpec, taken_bytes: int) -> int | None:
             raise ConfigError(f"budget.accel_memory: auto is sized from the GPU: {reason}")
         return int(gpus[0].memory_bytes * GPU_SHARE)
     if (machine := models_whole_machine(spec)) is not None:
-        return int(machine.gpu.memory_bytes * GPU_SHARE)
+        return of_all(spec, int(machine.gpu.memory_bytes * GPU_SHARE))
     return taken_bytes + int(psutil.virtual_memory().total * RAM_SHARE)
 
 
 def workspace_bytes(spec: CellSpec, model: ModelConfig, dtype_bytes: int) -> int:
-    """Activations of one layer at the largest batch (they are reused layer after layer), and the logits in float32."""
+    """Activations of one layer at the largest batch (they are reused layer after layer), and the logits in float32; on
+    each GPU.
+    """
     widest = 3 * model.hidden_size + model.qkv_size + model.up_size
-    return spec.budget.max_batch_tokens * widest * dtype_bytes + spec.budget.max_batch * model.vocab_size * 4
+    each = spec.budget.max_batch_tokens * widest * dtype_bytes + spec.budget.max_batch * model.vocab_size * 4
+    return of_all(spec, each)

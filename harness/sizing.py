@@ -24,6 +24,7 @@ from harness.packed import kv_cap, weight_bytes
 from harness.placed_sizing import placed_room
 from harness.plan import CellSpec
 from harness.room import HOST_SHARE, disk_folder, machine_memory, models_whole_machine, workspace_bytes
+from harness.several_gpus import of_all, spread, stages
 
 HOST_PAGE_TOKENS = 256  # large pages feed the host's memory controllers better (measured for the host kernel)
 
@@ -69,7 +70,8 @@ def size(spec: CellSpec) -> Sizing:
             f"workspace, fewer than one page of {page_tokens}; raise accel_memory or lower max_batch_tokens"
         )
     host_tokens = _host_tokens(spec, accel_tokens, per_token)
-    return Sizing(weights, workspace, per_token, accel_tokens, host_tokens, page_tokens)
+    placement = spread(spec, Placement.all_on_accelerator(model.layers)) if stages(spec) > 1 else None
+    return Sizing(weights, workspace, per_token, accel_tokens, host_tokens, page_tokens, placement)
 
 
 def _placed_sizing(room: Room, placement: Placement) -> Sizing:
@@ -172,14 +174,15 @@ def _accel_tokens(spec: CellSpec, model: ModelConfig, taken_bytes: int, per_toke
     budget = spec.budget
     asked = kv_cap(spec)
     if isinstance(budget.accel_memory, int):
-        memory: int | None = budget.accel_memory
+        memory: int | None = of_all(spec, budget.accel_memory)
     else:
         memory = machine_memory(spec, taken_bytes) if asked is None or spec.backend not in ("cpu", "endpoint") else None
     by_memory = None if memory is None else (memory - taken_bytes) // per_token
     if by_memory is not None and by_memory < 0:
+        of_gpus = f" on {spec.engine.gpus} GPUs" if spec.engine.gpus > 1 else ""
         raise ConfigError(
             f"budget: {spec.model} in {spec.dtype} takes {gib(taken_bytes)} for weights and workspace, "
-            f"accel_memory is {gib(memory or 0)}"
+            f"accel_memory is {gib(memory or 0)}{of_gpus}"
         )
     useful = budget.max_batch * model.max_positions  # more KV than every request at its longest is never touched
     return min(tokens for tokens in (asked, by_memory, useful) if tokens is not None)

@@ -4,6 +4,7 @@ It is also the debugger of `lower()`: whatever overlap a lowering expresses beco
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engines.backends.op_times import OpSink, OpTally, unit_times
 from engines.core.clock import VirtualClock
@@ -14,6 +15,7 @@ from engines.core.pass_line import HostLine, PassLine
 from engines.core.pass_tally import tally_pass
 from engines.core.pipeline import busy_seconds, durations, lower, makespan, place
 from engines.core.placement import Placement
+from engines.core.stages import Rounds
 from engines.core.steady_cost import SteadyCost, works_of
 from engines.core.stretch import Repeats, Standing
 from engines.core.types import Capabilities, StepPlan, StepResult, UnitTimes
@@ -44,6 +46,7 @@ class SimExecutor:
         self._alike_steps = alike_steps
         self._last_end_s = 0.0  # what its tokens cost afterwards included
         self._host = HostLine()
+        self._rounds = Rounds()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -93,6 +96,8 @@ class SimExecutor:
         if plan.places is not None:
             self._placement = plan.places
         program = lower(plan, self._placement)
+        if program.devices > 1:
+            return self._staged(program, plan, begin_s)
         if self._sink is not None and plan.step <= self._traced_steps:
             end_s, times = self._traced(program, plan, begin_s)
         else:
@@ -122,6 +127,19 @@ class SimExecutor:
         for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
             tally.add(op, end_s - duration_s, end_s)
         return max(ends_s), tally.times()
+
+    def _staged(self, program: Program, plan: StepPlan, begin_s: float) -> StepResult:
+        """Over several accelerators: what they and their links are busy for is said as of one of them."""
+        tally = OpTally(plan.step, self._sink if plan.step <= self._traced_steps else None)
+        if self._alike is not None:
+            busy_seconds(program, plan, self._costs, self._alike)
+        seconds = durations(program, plan, self._costs)
+        ends_s = self._rounds.place(program, seconds, begin_s, self._costs.step_overhead_s)
+        for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
+            tally.add(op, end_s - duration_s, end_s)
+        devices, times = program.devices, tally.times()
+        each = replace(times, gpu_s=times.gpu_s / devices, h2d_s=times.h2d_s / devices, d2h_s=times.d2h_s / devices)
+        return StepResult((0,) * _sampled(plan), begin_s, max(begin_s, *ends_s), each)
 
     def close(self) -> None:
         """Nothing is held."""

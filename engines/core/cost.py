@@ -141,6 +141,9 @@ class PlacedCosts(CostTable, Protocol):
     def rows_s(self, values_per_row: float, rows: int, target: Tier) -> float:
         """Small rows over the link."""
 
+    def next_stage_s(self, rows: int) -> float:
+        """Hidden state of so many rows, from one accelerator to the next."""
+
     def host_prompts_s(self, work: Work) -> float:
         """Attention of prompt rows on the host."""
 

@@ -78,7 +78,9 @@ class Footprint:
         return (self.accel, self.host, self.disk)[tier]
 
 
-def footprint(placement: Placement, sizes: ModelSizes) -> Footprint:
+def footprint(placement: Placement, sizes: ModelSizes, devices: int = 1) -> Footprint:
+    """`devices`: accelerators that the layers will be spread over, where the placement does not say so yet."""
+    devices = max(devices, placement.devices)
     kept = dict.fromkeys(_Kept, 0)
     buffer, read_buffer, scratch = 0, 0, 0
     packed = placement.compressed_weights
@@ -92,8 +94,8 @@ def footprint(placement: Placement, sizes: ModelSizes) -> Footprint:
             may_move = each[_Kept.HOST.value] if placement.replaceable else 0
             moved.append(each[_Kept.STREAMED.value] + each[_Kept.FROM_DISK.value] + may_move)
             read.append(each[_Kept.FROM_DISK.value])
-        buffer += _buffers(placement, moved)
-        read_buffer += _buffers(placement, read)
+        buffer += _buffers(placement.buffers * devices, moved)
+        read_buffer += _buffers(placement.buffers * devices, read)
         if packed:
             scratch = max(scratch, sizes.matrix_bytes(part, sizes.outputs(part), packed=False))
     on_host = placement.embedding is Tier.HOST
@@ -105,9 +107,9 @@ def footprint(placement: Placement, sizes: ModelSizes) -> Footprint:
     )
 
 
-def _buffers(placement: Placement, by_layer: list[int]) -> int:
+def _buffers(most: int, by_layer: list[int]) -> int:
     """For the largest, as many as there are layers to take turns."""
-    return min(placement.buffers, sum(size > 0 for size in by_layer)) * max(by_layer)
+    return min(most, sum(size > 0 for size in by_layer)) * max(by_layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +125,14 @@ class Room:
     most_tokens: int  # of KV: more is never touched, or was not asked for
     max_batch: int
     max_batch_tokens: int
+    devices: int = 1  # accelerators that the layers will be spread over; the bytes are those of all of them
 
     def budget(self, tier: Tier) -> int:
         return (self.accel_bytes, self.host_bytes, self.disk_bytes)[tier]
 
     def left(self, placement: Placement, tier: Tier) -> int:
         """For KV; negative where the weights alone are too large."""
-        taken = footprint(placement, self.sizes).of(tier)
+        taken = footprint(placement, self.sizes, self.devices).of(tier)
         return self.budget(tier) - taken - (self.workspace_bytes if tier is Tier.ACCEL else 0)
 
     def kv_blocks(self, placement: Placement) -> int:
@@ -145,7 +148,7 @@ class Room:
         return blocks
 
     def _short(self, placement: Placement, tier: Tier, missing: int) -> str:
-        taken = footprint(placement, self.sizes).of(tier)
+        taken = footprint(placement, self.sizes, self.devices).of(tier)
         kv = f" and one page of KV in {placement.kv_layers(tier)} layers" if placement.kv_layers(tier) else ""
         return (
             f"{gib(taken)} of weights and buffers{kv} do not fit the {TIER_NAMES[tier]}: "

@@ -38,6 +38,8 @@ class OpKind(Enum):
     READ_KV = "read_kv"
     WRITE_KV = "write_kv"
     HEAD = "head"
+    # Where layers are spread over several accelerators (stages.py):
+    NEXT_STAGE = "next_stage"  # hidden state, from one accelerator to the next
 
 
 class RowsOf(Enum):
@@ -52,7 +54,8 @@ class RowsOf(Enum):
 class Op:
     """`index` is its place in the list, `after` the indices it waits for. `batch` and `move` point into the plan.
 
-    `parts` and `share`: of which matrices, and how much of their columns.
+    `parts` and `share`: of which matrices, and how much of their columns. `device`: of several accelerators, whose
+    unit it is.
     """
 
     index: int
@@ -67,11 +70,17 @@ class Op:
     share: float = 1.0
     rows: RowsOf = RowsOf.ALL
     packed: bool = False  # the bytes are 4-bit codes
+    device: int = 0
 
     @property
     def alike(self) -> tuple[object, ...]:
         """Ops with the same key cost the same."""
         return self.kind, self.unit, self.batch, self.move, self.parts, self.share, self.rows, self.packed
+
+    @property
+    def lane(self) -> int:
+        """The unit itself; each further accelerator has units of its own."""
+        return self.unit + len(Unit) * self.device
 
 
 AlikeOps = Callable[[Op, int, float, Work], None]  # one of them, how many, seconds of all, what each worked on
@@ -86,6 +95,7 @@ class Program:
     tally: tuple[tuple[Op, int], ...]  # one op of each kind of cost and how many there are
     group: tuple[int, ...]  # of each op, the place of its like in the tally
     serial: bool  # every op waits for the one before it, so that nothing overlaps
+    devices: int  # accelerators that take part
     ends: TimeLine = field(repr=False, compare=False)  # when each unit is done, by the seconds of each kind
 
     @staticmethod
@@ -100,7 +110,8 @@ class Program:
             counts[place] += 1
         serial = all(op.index == 0 or op.index - 1 in op.after for op in ops)
         ends = TimeLine([op.unit for op in ops], [op.after for op in ops], group)
-        return Program(tuple(ops), tuple(zip(firsts, counts, strict=True)), group, serial, ends)
+        devices = max([op.device for op in ops], default=0) + 1
+        return Program(tuple(ops), tuple(zip(firsts, counts, strict=True)), group, serial, devices, ends)
 
     def busy(self, known: Sequence[float]) -> list[float]:
         """Seconds of each unit, in the order of `Unit`. `known`: of one op of each kind, in the tally's order."""

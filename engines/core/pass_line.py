@@ -20,7 +20,7 @@ class HostLine:
     __slots__ = ("back_s", "free_s")
 
     def __init__(self) -> None:
-        self.free_s = dict.fromkeys(Unit, 0.0)
+        self.free_s: dict[int, float] = dict.fromkeys(Unit, 0.0)
         self.back_s: dict[int, float] = {}
 
 

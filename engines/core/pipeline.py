@@ -14,6 +14,7 @@ from engines.core.ops import AlikeOps, Op, OpKind, Program, RowsOf
 from engines.core.placed import lower_placed
 from engines.core.placed_cost import placed_costs, placed_seconds_of
 from engines.core.placement import Placement
+from engines.core.stages import lower_staged
 from engines.core.types import Batch, Mode, Move, StepPlan, Tier, Unit
 
 
@@ -33,6 +34,8 @@ def lower(plan: StepPlan, placement: Placement) -> Program:
         return lower_placed(plan, placement)
     if not placement.all_resident:
         raise UnsupportedPlanError(f"{plan.mode.value} is lowered with every layer on the accelerator")
+    if placement.stages:
+        return lower_staged(plan, placement)
     batches = len(plan.batches)
     if plan.mode is Mode.ASYMMETRIC and batches in (1, 2) and not plan.cohorts:
         waits_for_accel = False
@@ -175,20 +178,21 @@ def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]
 
 
 def place(
-    program: Program, seconds: list[float], begin_s: float, free_s: dict[Unit, float] | None = None
+    program: Program, seconds: list[float], begin_s: float, free_s: dict[int, float] | None = None
 ) -> list[float]:
     """List scheduling: when each op ends if it starts as soon as its unit and its dependencies allow.
 
-    `free_s`: until when units are busy with what earlier steps left behind; brought up to date.
+    `free_s`: until when units are busy with what earlier steps left behind, by lane; brought up to date.
     """
     free_s = {} if free_s is None else free_s
     ends_s: list[float] = []
     for op, duration_s in zip(program.ops, seconds, strict=True):
-        start_s = max(free_s.get(op.unit, begin_s), begin_s)
+        lane = op.lane
+        start_s = max(free_s.get(lane, begin_s), begin_s)
         for index in op.after:
             if ends_s[index] > start_s:
                 start_s = ends_s[index]
-        free_s[op.unit] = start_s + duration_s
+        free_s[lane] = start_s + duration_s
         ends_s.append(start_s + duration_s)
     return ends_s
 
@@ -203,7 +207,7 @@ def makespan(
     plan: StepPlan,
     costs: CostTable,
     begin_s: float = 0.0,
-    free_s: dict[Unit, float] | None = None,
+    free_s: dict[int, float] | None = None,
     alike: AlikeOps | None = None,
 ) -> tuple[float, list[float]]:
     """Seconds of the whole step, busy seconds per unit: as `place` has it, without visiting each layer if serial."""
@@ -213,12 +217,13 @@ def makespan(
 
 
 def _spanned(
-    program: Program, known: list[float], busy_s: list[float], begin_s: float, free_s: dict[Unit, float] | None
+    program: Program, known: list[float], busy_s: list[float], begin_s: float, free_s: dict[int, float] | None
 ) -> float:
     """Seconds from the first op to the last."""
     if program.serial:
         return sum(busy_s)
-    if free_s is not None and max(free_s.values(), default=0.0) > begin_s:  # of cohorts that still fly
+    busy = free_s is not None and max(free_s.values(), default=0.0) > begin_s  # with cohorts that still fly
+    if busy or program.devices > 1:
         return max(place(program, [known[group] for group in program.group], begin_s, free_s)) - begin_s
     ends_s = program.ends(known)
     if free_s is not None:

@@ -6,6 +6,7 @@ Weights cross the link in order and are never overtaken; small rows queue behind
 which occupies the accelerator for as long instead.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -18,7 +19,11 @@ from engines.core.types import Batch, StepPlan, Tier, Unit
 AFTER_ATTENTION = (Part.OUTPUT, Part.UP, Part.DOWN)
 OF_WEIGHTS = (OpKind.READ_WEIGHTS, OpKind.WEIGHTS_TO_ACCEL, OpKind.MATRIX)
 OF_KV = (OpKind.ATTENTION, OpKind.IN_PLACE_ATTENTION, OpKind.KV_TO_HOST, OpKind.KV_TO_ACCEL)
+OF_ACCELERATOR = (Unit.GPU, Unit.H2D, Unit.D2H)  # of several accelerators each has its own
 FROM_HIDDEN = (Part.QKV, Part.UP)  # what they read is the hidden state, normed; the others add to it
+
+
+_Buffered = tuple[int, Part]  # an accelerator, and which of its buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,13 @@ def _lowered(placement: Placement, shapes: tuple[_Shape, ...]) -> Program:
     writer = _Writer(placement)
     lanes = [_Lane(writer, index, shape, placement) for index, shape in enumerate(shapes)]
     # A load is issued as soon as its buffer is free, however many resident layers come in between.
-    moving = [index for index, layer in enumerate(placement.layers) if any(split.moved for split in layer.splits)]
-    for index in moving[: placement.buffers]:
-        writer.load(index)
-    freed = dict(zip(moving, moving[placement.buffers :], strict=False))
+    moved = [index for index, layer in enumerate(placement.layers) if any(split.moved for split in layer.splits)]
+    freed: dict[int, int] = {}
+    for device in range(placement.devices):
+        moving = [index for index in moved if placement.device_of(index) == device]
+        for index in moving[: placement.buffers]:
+            writer.load(index)
+        freed |= zip(moving, moving[placement.buffers :], strict=False)
     for index, layer in enumerate(placement.layers):
         for lane in lanes:
             lane.through(index, layer)
@@ -77,8 +85,9 @@ class _Writer:
         self.loads: dict[tuple[int, Part], int] = {}  # the op that brings a layer's weights
         self._placement = placement
         self._packed = OF_WEIGHTS * placement.compressed_weights + OF_KV * placement.compressed_kv
-        self._used: dict[Part, list[list[int]]] = {part: [] for part in Part}  # by load, the ops that used it
-        self._sent: dict[Part, list[int]] = {part: [] for part in Part}  # loads that emptied a buffer on the host
+        # Each accelerator has buffers of its own.
+        self._used: dict[_Buffered, list[list[int]]] = defaultdict(list)  # by load, the ops that used it
+        self._sent: dict[_Buffered, list[int]] = defaultdict(list)  # loads that emptied a buffer on the host
 
     def add(
         self,
@@ -96,7 +105,8 @@ class _Writer:
             after = (*after, index - 1)
         waits = tuple(sorted(set(after)))
         packed = kind in self._packed
-        self.ops.append(Op(index, kind, unit, layer, waits, batch, parts=parts, share=share, rows=rows, packed=packed))
+        device = self._placement.device_of(layer) if unit in OF_ACCELERATOR else 0
+        self.ops.append(Op(index, kind, unit, layer, waits, batch, -1, None, parts, share, rows, packed, device))
         return index
 
     def load(self, layer: int) -> None:
@@ -105,8 +115,8 @@ class _Writer:
             split = self._placement.layers[layer].split(part)
             if not split.moved:
                 continue
-            buffers = self._placement.buffers
-            used, sent = self._used[part], self._sent[part]
+            buffers, device = self._placement.buffers, self._placement.device_of(layer)
+            used, sent = self._used[device, part], self._sent[device, part]
             waits = tuple(used[-buffers]) if len(used) >= buffers else ()
             if split.from_disk:
                 freed = (sent[-buffers],) if len(sent) >= buffers else ()
@@ -120,11 +130,13 @@ class _Writer:
 
     def uses(self, part: Part, op: int) -> None:
         """The latest load of these weights is read by this op."""
-        self._used[part][self._index_of_load(part, op)].append(op)
-
-    def _index_of_load(self, part: Part, op: int) -> int:
         layer = self.ops[op].layer
-        return sum(1 for at, which in self.loads if which is part and at <= layer) - 1
+        device = self._placement.device_of(layer)
+        self._used[device, part][self._index_of_load(part, layer, device)].append(op)
+
+    def _index_of_load(self, part: Part, layer: int, device: int) -> int:
+        place = self._placement.device_of
+        return sum(1 for at, which in self.loads if which is part and at <= layer and place(at) == device) - 1
 
 
 class _Lane:
@@ -141,6 +153,9 @@ class _Lane:
         self._down, self._up = (Unit.GPU, Unit.GPU) if placement.zero_copy else (Unit.D2H, Unit.H2D)
 
     def through(self, index: int, layer: LayerPlacement) -> None:
+        device_of = self._placement.device_of
+        if index and not self._hidden_on_host and device_of(index) != device_of(index - 1):
+            self._step(OpKind.NEXT_STAGE, Unit.D2H, index - 1)
         self._matrices(index, (Part.QKV,), layer)
         self._attend(index, layer)
         for _, alike in groupby(AFTER_ATTENTION, key=lambda part: _fused(part, layer)):

@@ -57,6 +57,8 @@ def placed_seconds_of(op: Op, whole: Work, costs: PlacedCosts) -> float:
             return costs.kv_on_disk_s(kv_written(work), writes=True)
         case OpKind.HEAD:
             return costs.head_s(work.sampled)
+        case OpKind.NEXT_STAGE:
+            return costs.next_stage_s(costs.gemm_rows(work))
         case _:
             return costs.rows_s(values_per_row(op, costs.widths), costs.gemm_rows(work), _target(op))
 
@@ -64,7 +66,7 @@ def placed_seconds_of(op: Op, whole: Work, costs: PlacedCosts) -> float:
 def values_per_row(op: Op, widths: Mapping[Part, tuple[int, int]]) -> float:
     """What crosses the link for each row."""
     match op.kind:
-        case OpKind.HIDDEN_TO_HOST | OpKind.HIDDEN_TO_ACCEL:
+        case OpKind.HIDDEN_TO_HOST | OpKind.HIDDEN_TO_ACCEL | OpKind.NEXT_STAGE:
             return widths[Part.QKV][0]
         case OpKind.INPUT_TO_HOST | OpKind.INPUT_TO_ACCEL:
             return widths[op.parts[0]][0]

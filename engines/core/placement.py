@@ -124,12 +124,13 @@ class Placement:
     compressed_kv: bool = False
     block: tuple[int, int] = (0, 0)  # of requests in lockstep: how many batches of how many; none when zero
     replaceable: bool = False  # what the host computes may be moved instead later on: there is room for it in a buffer
+    stages: tuple[int, ...] = ()  # of each layer, which of several accelerators has it; one has all where not given
     # Worked out once: lowering asks at every step.
     all_resident: bool = field(init=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        told = (self.layers, self.buffers, self.overlapped, self.zero_copy, self.embedding)
+        told = (self.layers, self.buffers, self.overlapped, self.zero_copy, self.embedding, self.stages)
         object.__setattr__(self, "_hash", hash(told))
         plain = all(layer == LayerPlacement() for layer in self.layers) and not self.compressed_weights
         object.__setattr__(self, "all_resident", plain and not self.compressed_kv and self.embedding is Tier.ACCEL)
@@ -138,8 +139,19 @@ class Placement:
         if self.embedding is Tier.DISK:
             raise PlacementError("the embedding is looked up on the accelerator or on the host, not on disk")
 
+        if self.stages and (len(self.stages) != len(self.layers) or list(self.stages) != sorted(self.stages)):
+            raise PlacementError("stages: one for each layer, each accelerator's layers side by side")
+
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def devices(self) -> int:
+        """Accelerators that the layers are spread over."""
+        return self.stages[-1] + 1 if self.stages else 1
+
+    def device_of(self, layer: int) -> int:
+        return self.stages[layer] if self.stages else 0
 
     @staticmethod
     def all_on_accelerator(layers: int) -> "Placement":

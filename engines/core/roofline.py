@@ -9,6 +9,7 @@ from engines.core.placement import Part
 from engines.core.row_ratios import RowRatios
 from engines.core.types import Move, Tier, Unit
 
+SUMMED = (Part.OUTPUT, Part.DOWN)  # matrices that are split by what they read: what they make has to be added up
 PACKED_BYTES = 4.5 / 8  # per parameter: a 4-bit code, and two 16-bit numbers for every 64 of them
 
 
@@ -53,6 +54,9 @@ class MachineRates:
     packed_flops_per_s: float = 0.0
     packed_exponent: float = 1.0
     gemm_by_tokens: tuple[tuple[int, float], ...] = ()  # (tokens, measured / formula); may be none
+    shares: int = 1  # accelerators that every layer is split over, whose rates together the others then are
+    peer_bytes_per_s: float = 0.0  # from one accelerator to the next, while all pass something on
+    peer_latency_s: float = 0.0
 
 
 class Roofline:
@@ -136,13 +140,43 @@ class Roofline:
         return self._layer_s(self.model.pre_parameters, tokens)
 
     def _post_attention_s(self, tokens: int) -> float:
-        return self._layer_s(self.model.post_parameters, tokens)
+        return self._layer_s(self.model.post_parameters, tokens) + len(SUMMED) * self._summed_s(tokens)
 
     def _linear_s(self, tokens: int) -> float:
-        return self._layer_s(self.model.pre_parameters + self.model.post_parameters, tokens)
+        products_s = self._layer_s(self.model.pre_parameters + self.model.post_parameters, tokens)
+        return products_s + len(SUMMED) * self._summed_s(tokens)
 
     def _head_s(self, sampled: int) -> float:
-        return self._gemm_s(self.model.head_parameters, sampled) if sampled else 0.0
+        return self._gemm_s(self.model.head_parameters, sampled) + self._gathered_s(sampled) if sampled else 0.0
+
+    # --- several accelerators ----------------------------------------------------------------------------------------
+
+    def _summed_s(self, rows: int) -> float:
+        """Each accelerator has a part of a matrix, and a part of every sum: round a ring twice, in as many pieces."""
+        shares = self.machine.shares
+        if shares == 1 or not rows:
+            return 0.0
+        return 2 * (shares - 1) * self._passed_on_s(rows * self._hidden_bytes / shares)
+
+    def _gathered_s(self, rows: int) -> float:
+        """Of every row's logits each accelerator has a part: round the ring once."""
+        shares = self.machine.shares
+        if shares == 1:
+            return 0.0
+        logits = self.model.head_parameters * self.model.bytes_per_parameter**2 / self._hidden_bytes
+        return (shares - 1) * self._passed_on_s(rows * logits / shares)
+
+    def next_stage_s(self, rows: int) -> float:
+        return self._passed_on_s(rows * self._hidden_bytes)
+
+    def _passed_on_s(self, moved: float) -> float:
+        machine = self.machine
+        return (machine.peer_latency_s + moved / machine.peer_bytes_per_s) * self.time_scale
+
+    @property
+    def _hidden_bytes(self) -> float:
+        """Of one row's hidden state."""
+        return self._widths[Part.QKV][0] * self.model.bytes_per_parameter
 
     def _layer_s(self, parameters: float, tokens: int) -> float:
         """Products with a layer's matrices, which may be packed; the head is not."""
@@ -185,7 +219,8 @@ class Roofline:
         return self._widths
 
     def _matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float:
-        return self._gemm_s(self._parameters(parts, share), rows)
+        sums = len([part for part in parts if part in SUMMED])
+        return self._gemm_s(self._parameters(parts, share), rows) + sums * self._summed_s(rows)
 
     def _host_matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float:
         machine, parameters = self.machine, self._parameters(parts, share)

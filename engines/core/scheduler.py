@@ -227,7 +227,7 @@ class EngineCore:
     def standing(self) -> Standing | None:
         """The next steps, where the policy need not be asked about them; for as long as nobody else is submitted."""
         rows, policy = self.running, self._steady
-        if policy is None or not rows or self._plan_open or self._content_ends or self.cohorts:
+        if policy is None or not rows or self._plan_open or self._content_ends or self.cohorts or self.placement.stages:
             return None
         if (self.waiting and not self._blocked) or len(rows) > self.limits.max_batch_tokens:
             return None

@@ -43,6 +43,7 @@ NAMES = {
     OpKind.READ_KV: "KV from disk",
     OpKind.WRITE_KV: "KV to disk",
     OpKind.HEAD: "head",
+    OpKind.NEXT_STAGE: "rows between GPUs",
 }
 
 # Weights and nothing else: the same bytes whichever rows there are.

@@ -13,6 +13,7 @@ from engines.core.cost import Predictor
 from engines.core.placement import Placement
 from engines.core.policy import Decision, View
 from engines.core.request import Request
+from engines.core.stages import in_turns
 from engines.core.types import Capabilities, Mode, PreemptionKind, Tier
 
 
@@ -37,6 +38,8 @@ class GpuOnly:
         proposal.continue_running(PreemptionKind(self.preemption))
         if not proposal.preemptions:
             proposal.admit_waiting(Tier.ACCEL, whole_prompt=self.admit == "prompt")
+        if view.placement is not None and view.placement.stages:
+            return proposal.decision(Mode.GPU_ONLY, *in_turns(proposal, view.placement.devices))
         return proposal.decision(Mode.GPU_ONLY)
 
     def steady(self, running: Sequence[Request]) -> Mode | None:

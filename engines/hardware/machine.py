@@ -99,6 +99,16 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Peers:
+    """GPUs of the same kind beside the one described, each with a link to the host like its own."""
+
+    count: int  # of all, the one described included
+    bytes_per_s: float  # that each passes on to the next while all do
+    latency_s: float  # of one such hand-over
+    host_bytes_per_s: float  # that all links to the host carry together
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     name: str
     description: str
@@ -109,6 +119,7 @@ class Hardware:
     disk: Disk
     host_overhead_per_step_s: float
     sources: Mapping[str, Source]  # by dotted path: "gpu.gemm.exponent"
+    peers: Peers | None = None  # a machine with one GPU has none
 
     def at(self, path: str) -> object:
         """What is at a dotted path, as `sources` has them."""

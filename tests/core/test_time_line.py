@@ -35,7 +35,7 @@ PROGRAMS = [
 @given(st.sampled_from(PROGRAMS), st.lists(SECONDS, min_size=20, max_size=20))
 def test_it_says_what_placing_every_op_says(each: Program, some: list[float]) -> None:
     known = some[: len(each.tally)]
-    free_s: dict[Unit, float] = {}
+    free_s: dict[int, float] = {}
     place(each, [known[kind] for kind in each.group], 0.0, free_s)
     expected = [free_s.get(unit, 0.0) for unit in Unit]
     assert each.ends(known) == pytest.approx(expected, rel=1e-13, abs=0.0)
