@@ -30,6 +30,7 @@ class Bench(StrEnum):
     PLACEMENT = "placement"
     SIM = "sim"
     COSTS = "costs"
+    AGREEMENT = "agreement"
 
 
 def generate(
