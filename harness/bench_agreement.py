@@ -1,4 +1,4 @@
-"""`harness bench agreement`: does the simulator say what the emulated machine does, for whole workloads of every engine?
+"""`harness bench agreement`: does the simulator say what the emulated machine does, for whole workloads of all engines?
 
 Two workloads on an emulated T4 and one of a model of twice its memory, all of our engines and every mode of APEX: real
 tensors, threads, queues and preemption on the `cpu` backend, and the same cells on `sim` at the same pace. A ratio for
