@@ -57,6 +57,7 @@ def recommend(
     price: Annotated[float | None, typer.Option(min=0, help="Of the machine per hour: costs per million.")] = None,
     dtype: Annotated[str, typer.Option()] = "float16",
     gpu_memory: Annotated[str, typer.Option(help='Such as "14.6GiB"; nine tenths if auto.')] = "auto",
+    gpus: Annotated[int, typer.Option(min=1, help="Of the machine's, each with so much memory.")] = 1,
     draws: DrawsOption = 8,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,7 +66,7 @@ def recommend(
     from harness.recommend_setup import Question
     from harness.tables import recommendation_table
 
-    question = Question(hardware, model, workload, dtype, slo, price, gpu_memory, draws)
+    question = Question(hardware, model, workload, dtype, slo, price, gpu_memory, draws, gpus)
     found = recommended(question, Said())
     if as_json:
         print_json(asdict(found))

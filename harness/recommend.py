@@ -144,8 +144,8 @@ def _own_verdict(own: Sequence[Ranked]) -> str:
     if baseline is None:
         sure = "on every machine within the catalogue's ranges" if best.decided else "though not on every such machine"
         return f"Use {best.engine}: {BASELINE} cannot serve this here, and it is the fastest of what can, {sure}."
-    if best.engine == BASELINE:
-        return "Do not offload: gpu_only is the fastest of all that run this model as it is."
+    if best.engine.startswith(BASELINE):  # a pipeline of GPUs is one, too
+        return f"Do not offload: {best.engine} is the fastest of all that run this model as it is."
     gain = best.over_baseline
     assert gain is not None
     span = f"{gain.value:.2f} times gpu_only ({gain.low:.2f}-{gain.high:.2f} within the catalogue's ranges)"

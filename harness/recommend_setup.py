@@ -17,6 +17,7 @@ from harness.errors import ConfigError, UnfitEnvironmentError
 from harness.experiment import EngineChoice, Experiment
 from harness.gpu import local_gpus
 from harness.plan import expand
+from harness.several_gpus import PIPELINED
 from workloads import build as build_workload
 
 CONFIG = "recommend"
@@ -32,6 +33,7 @@ class Question:
     price_per_hour: float | None = None
     gpu_memory: str = "auto"  # of it, for weights, KV and workspace
     draws: int = 8
+    gpus: int = 1  # of the machine's; every engine is given as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def candidates(question: Question) -> Candidates:
     """ConfigError where the question makes no sense, or nothing can serve it."""
     machine = _machine(question.hardware)
     sets = _sets(question, machine)
-    experiment = _planned(load_experiment(CONFIG, ["backend=auto", *sets]))
+    experiment = _planned(_on_gpus(load_experiment(CONFIG, ["backend=auto", *sets]), question.gpus))
     ruled_out = _ruled_out(experiment)
     left = tuple(each for each in experiment.engines if each.name not in ruled_out)
     if not left:
@@ -109,6 +111,20 @@ def _slo(given: str) -> dict[str, float]:
     return limits
 
 
+def _on_gpus(experiment: Experiment, gpus: int) -> Experiment:
+    """Every layer split over all of them; where no KV is on the host a run of layers each is asked about as well."""
+    if gpus == 1:
+        return experiment
+    engines = []
+    for each in experiment.engines:
+        options = options_of(each) | {"gpus": gpus}
+        engines.append(EngineChoice.model_validate(options))
+        if each.kind in PIPELINED and not each.options.get("host_share"):
+            piped = {"name": f"{each.name}_pipeline", "parallel": "pipeline"}
+            engines.append(EngineChoice.model_validate(options | piped))
+    return experiment.model_copy(update={"engines": tuple(engines)})
+
+
 def _planned(experiment: Experiment) -> Experiment:
     """Planners that place weights for certain lengths and batches are told those of this workload."""
     (workload,) = experiment.workloads
@@ -149,7 +165,8 @@ def _problems(experiment: Experiment, engine: EngineChoice) -> list[str]:
 
 def options_of(engine: EngineChoice) -> dict[str, object]:
     bits = {} if engine.weight_bits is None else {"weight_bits": engine.weight_bits}
-    return {"kind": engine.kind, "name": engine.name, **bits, **engine.options}
+    gpus = {} if engine.gpus == 1 else {"gpus": engine.gpus, "parallel": engine.parallel}
+    return {"kind": engine.kind, "name": engine.name, **bits, **gpus, **engine.options}
 
 
 def on_one_line(value: object) -> str:

@@ -29,6 +29,17 @@ def _said(*rows: Ranked) -> str:
     return " ".join(_verdicts(rows))
 
 
+def test_a_second_gpu_is_an_answer() -> None:
+    """Two A10G hold a model that one does not; each engine is asked about both ways of sharing it, where it can."""
+    found = recommended(Question("survey_4xa10g", "llama-2-13b", SHORT, draws=1, gpus=2))
+    names = {row.engine: row for row in found.ranked}
+    assert {"gpu_only", "gpu_only_pipeline", "apex"} <= names.keys()
+    assert "apex_pipeline" not in names
+    assert names["gpu_only"].choice["gpus"] == 2
+    assert names["gpu_only_pipeline"].choice["parallel"] == "pipeline"
+    assert "gpus: 2" in found.command
+
+
 def test_the_fastest_that_is_ahead_on_every_machine_is_recommended() -> None:
     said = _said(_row("apex", 2.0, (2.0, 1.5, 2.4)), _row("gpu_only", 1.0, (1.0, 1.0, 1.0)))
     assert said.startswith("Use apex: 2.00 times gpu_only (1.50-2.40")
@@ -111,6 +122,7 @@ def test_an_slo_ranks_by_goodput() -> None:
         (Question(T4, "llama-2-7b", "chat", slo="fast"), "--slo fast"),
         (Question(T4, "llama-2-7b", "[1, 2]"), "--workload"),
         (Question(T4, "llama-2-7b", SHORT, gpu_memory="100MiB"), "accel_memory"),
+        (Question(T4, "llama-2-7b", SHORT, gpus=2), "t4_g4dn_4xlarge has one"),
     ],
 )
 def test_a_question_that_makes_no_sense(question: Question, why: str) -> None:
