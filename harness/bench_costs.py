@@ -5,8 +5,9 @@ that simulations use: per layer (what a step is made of) and per op. Then the sa
 is shipped, and by constants fitted to the other machines alone. Linear ops only: norms, activations and rotary
 positions are not in the formula, and take 2 to 5 % of a layer on an RTX 4090.
 
-Last, gpu_only beside the log of a real run of vLLM: costed with that card's tables and nothing else, and with the
-catalogue's entry, whose missing norms and activations make up for what that run saved by prefix caching.
+Last, gpu_only beside the log of a real run of vLLM: costed with that card's tables and nothing else, with and without
+what that run had, KV found again by preempted requests; and with the catalogue's entry, whose layers have no norms and
+activations.
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ from engines.hardware import ByTokens, Hardware, load_hardware
 from engines.model.config import load_config
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs
 from harness.fitting import Fit, Peaks, Samples, fit_gemm, fit_ratios
-from harness.log_replay import PREEMPTIONS_THERE, Figures, Log, figures, latency_correlation, load_log, replay
+from harness.log_replay import (
+    PREEMPTIONS_THERE,
+    CoreMaker,
+    Figures,
+    Log,
+    figures,
+    forgetting_core,
+    gpu_only_core,
+    latency_correlation,
+    load_log,
+    replay,
+)
 from harness.op_tables import OPS, LinearTable, Point, data_folder, halves, layer_points, linear_tables
 from harness.vllm_op_costs import DTYPE as LOG_DTYPE
 from harness.vllm_op_costs import MACHINE as LOG_MACHINE
@@ -127,11 +139,13 @@ class LogRow:
     """gpu_only on the simulator beside what vLLM did; errors are simulated over observed, less one."""
 
     constants: str
+    keep_preempted_kv: bool
     observed: Figures
     simulated: Figures
     errors: dict[str, float]
     preemptions: int
     preemptions_observed: int
+    found_tokens: int
     latency_correlation: float
     steps: int
 
@@ -139,21 +153,25 @@ class LogRow:
 def log_rows(folder: Path) -> Iterator[LogRow]:
     model, hardware = load_config(LOG_MODEL), load_hardware(LOG_MACHINE)
     log = load_log(folder, model.layers)
-    yield _log_row(log, TABLES, ProfileTable(measured_costs(folder)))
+    measured = ProfileTable(measured_costs(folder))
+    yield _log_row(log, TABLES, measured, gpu_only_core)
+    yield _log_row(log, TABLES, measured, forgetting_core)
     shipped = Roofline(model_costs(model, LOG_DTYPE), machine_rates(hardware, LOG_DTYPE))
-    yield _log_row(log, SHIPPED, shipped)
+    yield _log_row(log, SHIPPED, shipped, gpu_only_core)
 
 
-def _log_row(log: Log, constants: str, costs: CostTable) -> LogRow:
-    simulated = replay(log, costs)
+def _log_row(log: Log, constants: str, costs: CostTable, make_core: CoreMaker) -> LogRow:
+    simulated = replay(log, costs, make_core)
     here, there = figures(simulated.requests), figures(log.requests)
     return LogRow(
         constants,
+        make_core is gpu_only_core,
         there,
         here,
         {name: value / asdict(there)[name] - 1 for name, value in asdict(here).items()},
         simulated.preemptions,
         PREEMPTIONS_THERE,
+        simulated.found_tokens,
         latency_correlation(simulated.requests, log.requests),
         simulated.steps,
     )
@@ -172,12 +190,16 @@ def main(as_json: bool) -> None:
 def _print_log(logged: Sequence[LogRow]) -> None:
     for row in logged:
         print(
-            f"{LOG_MACHINE}, vLLM's log of 300 requests, by {row.constants}: output tokens/s "
+            f"{LOG_MACHINE}, vLLM's log of 300 requests, by {row.constants}, {_kept(row)}: output tokens/s "
             f"{row.simulated.output_tokens_per_s:.0f} ({row.errors['output_tokens_per_s']:+.1%}), mean TPOT "
             f"{row.simulated.mean_tpot_s * 1e3:.2f} ms ({row.errors['mean_tpot_s']:+.1%}), mean TTFT "
             f"{row.simulated.mean_ttft_s:.1f} s ({row.errors['mean_ttft_s']:+.1%}), {row.preemptions} preemptions "
             f"({row.preemptions_observed} there), latencies correlate {row.latency_correlation:.4f}"
         )
+
+
+def _kept(row: LogRow) -> str:
+    return f"{row.found_tokens} tokens found again" if row.keep_preempted_kv else "all recomputed"
 
 
 def _print_rows(found: Sequence[Row]) -> None:

@@ -1,6 +1,6 @@
 """The log of a real run beside gpu_only on the simulator: the same requests, due when they were queued there, and as
 many blocks. One saturated GPU-only run of vLLM, known beforehand: evidence about op times and scheduling, no blind
-prediction.
+prediction. It had prefix caching on, so `keep_preempted_kv` is on here unless said otherwise.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Replayed:
     requests: tuple[Served, ...]
     steps: int
     preemptions: int
+    found_tokens: int
 
 
 def load_log(folder: Path, layers: int) -> Log:
@@ -80,6 +81,10 @@ def load_log(folder: Path, layers: int) -> Log:
 
 
 def gpu_only_core(capabilities: Capabilities, limits: Limits, costs: CostTable) -> EngineCore:
+    return EngineCore(GpuOnly(keep_preempted_kv=True), capabilities, limits, None)
+
+
+def forgetting_core(capabilities: Capabilities, limits: Limits, costs: CostTable) -> EngineCore:
     return EngineCore(GpuOnly(), capabilities, limits, None)
 
 
@@ -88,7 +93,7 @@ def replay(log: Log, costs: CostTable, make_core: CoreMaker = gpu_only_core) -> 
     executor = SimExecutor(log.capabilities, core.placement, costs, clock)
     due = list(enumerate(log.requests))[::-1]
     first_s, last_s = [0.0] * len(due), [0.0] * len(due)
-    steps = preemptions = 0
+    steps = preemptions = found_tokens = 0
     while due or core.has_work:
         while due and due[-1][1].queued_s <= clock.now():
             _submit(core, *due.pop())
@@ -102,11 +107,12 @@ def replay(log: Log, costs: CostTable, make_core: CoreMaker = gpu_only_core) -> 
             last_s[request_id] = result.ended_s
         steps += 1
         preemptions += len(plan.preempted)
+        found_tokens += plan.found_tokens
     requests = [
         Served(there.prompt_tokens, there.output_tokens, there.queued_s, first, last)
         for there, first, last in zip(log.requests, first_s, last_s, strict=True)
     ]
-    return Replayed(tuple(requests), steps, preemptions)
+    return Replayed(tuple(requests), steps, preemptions, found_tokens)
 
 
 def _submit(core: EngineCore, request_id: int, request: Served) -> None:

@@ -208,6 +208,7 @@ STEPS = (
     Metric("accel_blocks_peak", "blocks", "max(accel_blocks_used)", "most KV blocks in use on the GPU"),
     Metric("host_blocks_peak", "blocks", "max(host_blocks_used)", "most KV blocks in use on the host"),
     Metric("moved_tokens", "tokens", "sum(moved_tokens)", "KV moved between the tiers"),
+    Metric("found_tokens", "tokens", "sum(found_tokens)", "KV that preempted requests found again, not recomputed"),
     _spread("scheduler_us", "us", "1e6 * scheduler_s of a step", "deciding"),
     Metric("scheduler_share", "share", "sum(scheduler_s) / serving time", "deciding", higher_is_better=False),
     Metric(

@@ -293,6 +293,7 @@ class StepRecorder:
                 overruns=units.overruns,
                 preempted=len(plan.preempted),
                 moved_tokens=sum(move.tokens for move in plan.moves),
+                found_tokens=plan.found_tokens,
             )
         )
 
@@ -324,6 +325,7 @@ def stretch_columns(stretch: Stretch, predicted_s: Sequence[float | None], sched
         "overruns": [0] * steps,
         "preempted": [0] * steps,
         "moved_tokens": [0] * steps,
+        "found_tokens": [0] * steps,
     }
 
 

@@ -3,6 +3,7 @@
 from engines.core.cost import Predictor
 from engines.core.placement import Placement
 from engines.core.policy import Policy
+from engines.core.scheduler import reuses_kv
 from engines.core.types import Capabilities
 
 
@@ -20,6 +21,10 @@ class Wrapped:
     @property
     def uses_host_kv(self) -> bool:
         return self.policy.uses_host_kv
+
+    @property
+    def keep_preempted_kv(self) -> bool:
+        return reuses_kv(self.policy)
 
     def partition(self, capabilities: Capabilities, predict: Predictor | None) -> Placement:
         return self.policy.partition(capabilities, predict)

@@ -266,5 +266,6 @@ STEPS: pa.Schema = _schema(
     ("overruns", pa.int32()),
     ("preempted", pa.int32()),
     ("moved_tokens", pa.int32()),
+    ("found_tokens", pa.int32()),
     optional=frozenset({"predicted_s"}),
 )

@@ -1,20 +1,47 @@
 """Paged KV on two tiers: which block belongs to whom. `can_x` / `x` pairs never half-allocate.
 
-Not here: the bytes (backends/buffers.py) and the decision who gets them (policy.py).
+Not here: the bytes (backends/buffers.py), the decision who gets them (policy.py), and what is still in blocks that are
+free (reuse.py).
 """
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from engines.core.errors import IntegrityError
 from engines.core.request import Request
 from engines.core.types import Capabilities, Tier, TierCapacity
 
 
+class FreeBlocks(Protocol):
+    """Those of a pool that nobody holds, and in which order they are handed out."""
+
+    def take(self, count: int) -> list[int]: ...
+
+    def put(self, blocks: Sequence[int]) -> None:
+        """Take back what one request held, in its order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
+class LastFreedFirst(list[int]):
+    """The hottest pages stay in the caches."""
+
+    def take(self, count: int) -> list[int]:
+        return [self.pop() for _ in range(count)]
+
+    def put(self, blocks: Sequence[int]) -> None:
+        self.extend(reversed(blocks))
+
+
 class BlockPool:
-    """The blocks of one tier. Last freed, first reused: the hottest pages stay in the caches."""
+    """The blocks of one tier."""
 
     def __init__(self, capacity: TierCapacity) -> None:
         self.page_tokens = capacity.page_tokens
         self.total = capacity.blocks
-        self.free: list[int] = list(range(capacity.blocks - 1, -1, -1))
+        self.free: FreeBlocks = LastFreedFirst(range(capacity.blocks - 1, -1, -1))
         self.draining: dict[int, list[int]] = {}  # request id -> blocks that a cohort in flight still reads
 
     def blocks_for(self, tokens: int) -> int:
@@ -47,7 +74,7 @@ class KVManager:
             raise IntegrityError(
                 f"{request!r} wants {missing} blocks of {request.tier.name}, {len(pool.free)} are free"
             )
-        given = [pool.free.pop() for _ in range(missing)]
+        given = pool.free.take(missing)
         request.blocks.extend(given)
         request.capacity = len(request.blocks) * pool.page_tokens
         return given
@@ -58,14 +85,20 @@ class KVManager:
         if request.in_flight:
             pool.draining.setdefault(request.request_id, []).extend(request.blocks)
         else:
-            pool.free.extend(reversed(request.blocks))
+            pool.free.put(request.blocks)
         request.blocks = []
         request.capacity = 0
+
+    def evict(self, request: Request) -> None:
+        """Release whoever was preempted and is to compute its tokens again."""
+        self.release(request)
+        request.computed = 0
+        request.tier = Tier.ACCEL
 
     def settle(self, request_id: int) -> None:
         """Nothing in flight reads the pages of this request any more."""
         for pool in self.pools.values():
-            pool.free.extend(reversed(pool.draining.pop(request_id, [])))
+            pool.free.put(pool.draining.pop(request_id, []))
 
     def can_move(self, request: Request, target: Tier) -> bool:
         pool = self.pools[target]

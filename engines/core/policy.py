@@ -13,6 +13,7 @@ from engines.core.cost import Predictor
 from engines.core.memory import Room
 from engines.core.placement import Placement
 from engines.core.request import Phase, Request
+from engines.core.reuse import ComingBack, ReusingKv
 from engines.core.types import Capabilities, Limits, Mode, PreemptionKind, StepPlan, StepResult, Tier
 
 
@@ -56,6 +57,7 @@ class Decision:
     moves: Sequence[tuple[Request, Tier]] = ()  # swapped requests that come back, migrations
     cohorts: Sequence[CohortDecision] = ()
     placement: Placement | None = None  # from this step on; None: as before
+    found: Sequence[tuple[Request, int]] = ()  # who comes back to so many of its blocks, and is admitted with them
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class View:
     cohorts: Sequence[Cohort] = ()  # in flight, oldest first
     last_mode: Mode | None = None  # of the step before
     placement: Placement | None = None  # in force
+    kept_kv: ReusingKv | None = None  # what preempted requests find again, where the policy wants it
 
     def propose(self) -> "Proposal":
         return Proposal(self)
@@ -124,6 +127,16 @@ class SteadyPolicy(Policy, Protocol):
         """
 
 
+@runtime_checkable
+class ReusingPolicy(Policy, Protocol):
+    """A policy whose preempted requests find again what is left of their KV (reuse.py), if it says so. Whom it lets in
+    goes to the accelerator: on the host nothing is kept.
+    """
+
+    @property
+    def keep_preempted_kv(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Room:
     """How it is made: what becomes of whoever has to go."""
@@ -142,6 +155,7 @@ class Proposal:
     prefills: list[Prefill] = field(default_factory=list)
     preemptions: list[Preemption] = field(default_factory=list)
     moves: list[tuple[Request, Tier]] = field(default_factory=list)
+    found: list[tuple[Request, int]] = field(default_factory=list)
     free: dict[Tier, int] = field(init=False)
     tokens_left: int = field(init=False)
     kept: int = field(init=False)
@@ -216,11 +230,14 @@ class Proposal:
         """
         nearest = Tier.ACCEL
         limit = self.view.limits.max_batch if most is None else min(most, self.view.limits.max_batch)
+        coming_back = self._coming_back() if self.view.kept_kv is not None else None
         for request in self.view.waiting:
             if self.tokens_left <= 0 or self.kept >= limit:
                 return
-            tokens = min(request.known - request.computed, self.tokens_left)
-            reserved = request.known if whole_prompt else request.computed + tokens
+            found = coming_back.found(request) if coming_back is not None else []
+            computed = request.computed + len(found) * self.view.page_tokens[Tier.ACCEL]
+            tokens = min(request.known - computed, self.tokens_left)
+            reserved = request.known if whole_prompt else computed + tokens
             choices = tiers(request)
             fit = (each for each in choices if each >= nearest and self.pages(reserved, each) <= self.free[each])
             tier = next(fit, None)
@@ -228,11 +245,16 @@ class Proposal:
                 return
             if tier is not choices[0]:
                 nearest = tier
-            self.free[tier] -= self.pages(request.computed + tokens, tier)
+            pages = self.pages(computed + tokens, tier)
+            self.free[tier] -= pages
             if request.blocks:  # swapped out: its KV comes back first
                 self.moves.append((request, tier))
                 self.free[request.tier] += len(request.blocks)
-            self._take(request, tokens, tier)
+            if coming_back is not None:
+                coming_back.let_in(found, pages)
+                if found:
+                    self.found.append((request, len(found)))
+            self._take(request, request.known - computed, tokens, tier)
 
     def put_off(self) -> bool:
         """The last admission waits after all; False when nobody was admitted, or its KV comes from elsewhere."""
@@ -278,10 +300,16 @@ class Proposal:
         return tuple([half for half in halves if half.decodes or half.prefills or half.host_decodes])
 
     def decision(self, mode: Mode, *batches: BatchDecision, cohorts: Sequence[CohortDecision] = ()) -> Decision:
-        return Decision(mode, batches or (self.batch(),), self.preemptions, self.moves, cohorts)
+        return Decision(mode, batches or (self.batch(),), self.preemptions, self.moves, cohorts, found=self.found)
 
-    def _take(self, request: Request, tokens: int, tier: Tier) -> None:
-        if request.known - request.computed == 1 and tier is Tier.ACCEL:
+    def _coming_back(self) -> ComingBack | None:
+        """Those who run take their blocks before anybody is let in."""
+        assert self.view.kept_kv is not None
+        accel = Tier.ACCEL
+        return self.view.kept_kv.coming_back(self.view.free[accel] - self.free[accel])
+
+    def _take(self, request: Request, pending: int, tokens: int, tier: Tier) -> None:
+        if pending == 1 and tier is Tier.ACCEL:
             self.decodes.append(request)
         else:  # on the host a prompt of one token as well: nobody may leave an admission out afterwards
             self.prefills.append(Prefill(request, tokens, tier))

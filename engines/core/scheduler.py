@@ -23,10 +23,12 @@ from engines.core.policy import (
     LearningPolicy,
     Policy,
     Prefill,
+    ReusingPolicy,
     SteadyPolicy,
     View,
 )
 from engines.core.request import Phase, Request
+from engines.core.reuse import ReusingKv
 from engines.core.stretch import Grown, Repeats, Standing, Standings, Stretch, standing
 from engines.core.types import (
     Batch,
@@ -72,6 +74,10 @@ class _Draft:
         return BlockChanges(tuple(self.ends), tuple(self.starts), tuple(self.grown_slots), tuple(self.grown_blocks))
 
 
+def reuses_kv(policy: Policy) -> bool:
+    return isinstance(policy, ReusingPolicy) and policy.keep_preempted_kv
+
+
 def _arrival(request: Request) -> int:
     return request.sequence
 
@@ -94,7 +100,8 @@ class EngineCore:
         self._steady = policy if isinstance(policy, SteadyPolicy) and self._learner is None else None
         self._blocked = False  # whoever waits was not let in, and will not be while those inside only take more
         self._content_ends = False  # a token may end a request
-        self.kv = KVManager(capabilities)
+        self._kept_kv = ReusingKv(capabilities) if reuses_kv(policy) else None
+        self.kv = self._kept_kv or KVManager(capabilities)
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
         self.cohorts: list[Cohort] = []  # in flight, oldest first
@@ -163,6 +170,7 @@ class EngineCore:
         self._sampling.clear()
         self._computing.clear()
         self._preempt(decision, draft)
+        found_tokens = self._find(decision) if decision.found else 0
         self._move(decision.moves, draft)
         self._admit(decision, draft)
         batches = tuple(self._batch(batch, draft) for batch in decision.batches)
@@ -187,6 +195,7 @@ class EngineCore:
             preempted=tuple(draft.preempted),
             admitted=tuple(draft.admitted),
             places=decision.placement,
+            found_tokens=found_tokens,
         )
 
     def commit(self, plan: StepPlan, result: StepResult) -> StepEvents:
@@ -289,6 +298,7 @@ class EngineCore:
             cohorts=self.cohorts,
             last_mode=self._last_mode,
             placement=self.placement,
+            kept_kv=self._kept_kv,
         )
 
     def _preempt(self, decision: Decision, draft: _Draft) -> None:
@@ -304,13 +314,20 @@ class EngineCore:
             if preemption.kind is PreemptionKind.SWAP:
                 self._relocate(request, Tier.HOST, draft)
             else:
-                self.kv.release(request)
-                request.computed = 0
-                request.tier = Tier.ACCEL
+                self.kv.evict(request)
             request.phase = Phase.WAITING
             request.preemptions += 1
             self.waiting.insert(bisect(self.waiting, request.sequence, key=_arrival), request)
             draft.preempted.append(request.request_id)
+
+    def _find(self, decision: Decision) -> int:
+        """Before anybody is given a block: what was found is what those who were counted before leave."""
+        tokens, kept = 0, self._kept_kv
+        for request, blocks in decision.found:
+            if kept is None or request.phase is not Phase.WAITING or not kept.reclaim(request, blocks):
+                raise PolicyError(f"{request!r} does not find {blocks} of its blocks again")
+            tokens += request.computed
+        return tokens
 
     def _youngest(self, tier: Tier, leaving: set[Request]) -> Request | None:
         """Of those that may go: who is in flight cannot, and who moves away makes room as well."""
@@ -350,6 +367,9 @@ class EngineCore:
         while waiting and waiting[0].request_id in named:
             request = waiting.popleft()
             self._bind(request, named.pop(request.request_id), draft)
+        for request, _ in decision.found:
+            if request.phase is Phase.WAITING:
+                raise PolicyError(f"{request!r} is given its blocks, but not admitted")
         if named:
             raise PolicyError(f"{self.policy.name} admits requests {sorted(named)} before their elders")
 

@@ -196,6 +196,7 @@ class StepPlan:
     preempted: tuple[int, ...] = ()
     admitted: tuple[int, ...] = ()
     places: Placement | None = None  # in force from this step on; None: as before
+    found_tokens: int = 0  # of those admitted again, that they need not compute again
 
 
 # --- what the scheduler hears ----------------------------------------------------------------------------------------

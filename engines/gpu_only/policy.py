@@ -3,6 +3,10 @@
 A request waits until its blocks are there. When a decode cannot get one, the youngest request makes room: recomputed
 by default, swapped to the host when asked. vLLM's rule of admission is kept too: a prompt enters when there is room for
 all of it, although it is computed in chunks (`admit: chunk` admits as soon as the first chunk fits).
+
+`keep_preempted_kv` is what vLLM's prefix cache does for preempted requests: who comes back finds again those of its
+blocks that nobody has been given since, and recomputes the rest. vLLM is shipped with it on; here it is off unless
+asked for, because engines are compared with each other, and with vLLM, without sharing.
 """
 
 from collections.abc import Sequence
@@ -21,6 +25,7 @@ from engines.core.types import Capabilities, Mode, PreemptionKind, Tier
 class GpuOnly:
     preemption: Literal["recompute", "swap"] = "recompute"
     admit: Literal["prompt", "chunk"] = "prompt"
+    keep_preempted_kv: bool = False
 
     @property
     def name(self) -> str:

@@ -51,6 +51,7 @@ class StepObservation:
     overruns: int = 0
     preempted: int = 0
     moved_tokens: int = 0
+    found_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,9 @@ STEP_COLUMNS = {  # the columns that are summed, and what a missing one counts a
     "predicted_s": math.nan,
     **dict.fromkeys(BUSY_COLUMNS, 0.0),
     **dict.fromkeys(("running", "waiting", "decode_rows", "accel_blocks_used", "host_blocks_used"), 0.0),
-    **dict.fromkeys(("scheduler_s", "ops", "overruns", "moved_tokens"), 0.0),
+    **dict.fromkeys(("scheduler_s", "ops", "overruns", "moved_tokens", "found_tokens"), 0.0),
 }
-SUMMED = (*BUSY_COLUMNS, "scheduler_s", "ops", "overruns", "moved_tokens")
+SUMMED = (*BUSY_COLUMNS, "scheduler_s", "ops", "overruns", "moved_tokens", "found_tokens")
 PEAKS = {
     "running_batch_max": "running",
     "waiting_max": "waiting",
@@ -165,6 +166,7 @@ class StepTotals:
             "overrun_share": _share(sums["overruns"], sums["ops"]),
             "prediction_ratio": _share(self.predicted_s, self.observed_s),
             "moved_tokens": sums["moved_tokens"],
+            "found_tokens": sums["found_tokens"],
             "load_gpu_s": gpu_side_s,
             "load_cpu_s": cpu_side_s,
             "load_imbalance": _share(abs(gpu_side_s - cpu_side_s), gpu_side_s + cpu_side_s),

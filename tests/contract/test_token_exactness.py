@@ -13,10 +13,12 @@ import pytest
 
 from engines.backends.torch_backend import TorchExecutor
 from engines.core.adapter import Submission
+from engines.core.reuse import LongestFreeFirst
+from engines.core.stretch import Stretch
 from engines.core.types import Tier
 from engines.model.config import load_config
-from engines.model.reference import OracleRun, compare, greedy
-from harness.adapter import CoreAdapter
+from engines.model.reference import OracleRun, Parity, compare, greedy
+from harness.adapter import CoreAdapter, StepSight
 from harness.build import offline_adapter
 from harness.generate import Prompt, run_offline, specification
 from tests.model_folders import make_folder
@@ -55,6 +57,12 @@ STARVED = (
     Budget("swap", 12, 256, 208, (("preemption", "swap"),)),
     Budget("swap_small_chunks", 12, 24, 208, (("preemption", "swap"),)),
     Budget("admit_by_chunk", 12, 48, 208, (("admit", "chunk"),)),
+)
+KEEP = ("keep_preempted_kv", True)
+KEEPING = (
+    Budget("keep", 12, 256, 208, (KEEP,)),
+    Budget("keep_small_chunks", 12, 24, 208, (KEEP,)),
+    Budget("keep_by_chunk", 12, 48, 208, (KEEP, ("admit", "chunk"))),
 )
 
 
@@ -101,14 +109,32 @@ def open_adapter(folder: Path, budget: Budget, engine: str = "gpu_only") -> Core
     return adapter
 
 
-def generate(folder: Path, budget: Budget, load: Load) -> int:
-    """Asserts equality with the oracle; returns how often requests were preempted."""
+class Found:
+    """Counts the tokens that preempted requests found again."""
+
+    tokens = 0
+
+    def step(self, sight: StepSight) -> None:
+        self.tokens += sight.plan.found_tokens
+
+    def stretch(self, stretch: Stretch, scheduler_s: float) -> None:
+        raise AssertionError("nothing real takes steps at once")
+
+
+def judged(folder: Path, budget: Budget, load: Load, found: Found | None = None) -> tuple[Parity, int]:
+    """Beside the oracle; and how often requests were preempted."""
     adapter = open_adapter(folder, budget)
+    adapter._observers = [found] if found else []
     tokens, preemptions = run_offline(adapter, load.prompts, load.new_tokens, frozenset())
     adapter.close()
-    parity = compare(tokens, load.oracle)
-    assert not parity.differences, str(parity)
     assert len({token for answer in tokens for token in answer}) > 20, "the model says too little for this to mean much"
+    return compare(tokens, load.oracle), preemptions
+
+
+def generate(folder: Path, budget: Budget, load: Load, found: Found | None = None) -> int:
+    """Asserts equality with the oracle; returns how often requests were preempted."""
+    parity, preemptions = judged(folder, budget, load, found)
+    assert not parity.differences, str(parity)
     return preemptions
 
 
@@ -121,6 +147,23 @@ def test_greedy_tokens_equal_transformers(folder: Path, mixed: Load, budget: Bud
 def test_preempted_requests_lose_nothing(folder: Path, long_answers: Load, budget: Budget) -> None:
     preemptions = generate(folder, budget, long_answers)
     assert preemptions >= 20, f"only {preemptions} preemptions: the budget starves nobody"
+
+
+@pytest.mark.parametrize("budget", KEEPING, ids=lambda budget: budget.name)
+def test_what_preempted_requests_find_again_is_theirs(folder: Path, long_answers: Load, budget: Budget) -> None:
+    found = Found()
+    preemptions = generate(folder, budget, long_answers, found)
+    assert preemptions >= 20, f"only {preemptions} preemptions: the budget starves nobody"
+    assert found.tokens >= 10 * 16, f"only {found.tokens} tokens found again"
+
+
+def test_finding_what_is_not_theirs_changes_the_tokens(
+    folder: Path, long_answers: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof of the test above: blocks that are free, but were given to others in between."""
+    monkeypatch.setattr(LongestFreeFirst, "holds", lambda self, block, place: block in self._places)
+    parity, _ = judged(folder, KEEPING[0], long_answers)
+    assert parity.differences
 
 
 def test_losing_any_kv_block_changes_the_tokens(folder: Path, mixed: Load) -> None:

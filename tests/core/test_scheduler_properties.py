@@ -41,7 +41,10 @@ cases = st.builds(
     max_batch=st.integers(1, 6),
     max_batch_tokens=st.integers(1, 70),
     policy=st.builds(
-        GpuOnly, preemption=st.sampled_from(["recompute", "swap"]), admit=st.sampled_from(["prompt", "chunk"])
+        GpuOnly,
+        preemption=st.sampled_from(["recompute", "swap"]),
+        admit=st.sampled_from(["prompt", "chunk"]),
+        keep_preempted_kv=st.booleans(),
     ),
     arrivals=st.lists(
         st.builds(Arrival, step=st.integers(0, 40), prompt=st.integers(1, 150), output=st.integers(1, 40)),

@@ -164,7 +164,7 @@ def sight() -> StepSight:
         Batch((6,), (9,)),
     )
     moves = (Move(8, Tier.ACCEL, (1,), Tier.HOST, (2,), 10), Move(9, Tier.HOST, (1,), Tier.ACCEL, (2,), 32))
-    plan = StepPlan(12, Mode.ASYMMETRIC, batches, BlockChanges(), moves, preempted=(8, 11))
+    plan = StepPlan(12, Mode.ASYMMETRIC, batches, BlockChanges(), moves, preempted=(8, 11), found_tokens=48)
     result = StepResult((), 1.0, 1.5, UnitTimes(0.1, 0.2, 0.3, 0.4, 0.5, ops=17, overruns=2))
     return StepSight(plan, result, 0.003, running=6, waiting=4, accel_blocks_used=21, host_blocks_used=3)
 
@@ -196,6 +196,7 @@ def test_the_columns_of_a_step() -> None:
             overruns=2,
             preempted=2,
             moved_tokens=42,
+            found_tokens=48,
         )
     ]
     assert list(step_columns(seen)) == STEPS.names

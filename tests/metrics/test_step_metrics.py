@@ -61,7 +61,18 @@ def test_sums_means_and_peaks() -> None:
             ops=90,
             overruns=1,
         ),
-        step(1, 1.0, 4.0, running=8, decode_rows=8, host_blocks_used=7, scheduler_s=0.003, ops=10, moved_tokens=64),
+        step(
+            1,
+            1.0,
+            4.0,
+            running=8,
+            decode_rows=8,
+            host_blocks_used=7,
+            scheduler_s=0.003,
+            ops=10,
+            moved_tokens=64,
+            found_tokens=32,
+        ),
     ]
     metrics = aggregate([], steps).metrics
     assert metrics["steps"] == 2
@@ -69,6 +80,7 @@ def test_sums_means_and_peaks() -> None:
     assert metrics["decode_rows_mean"] == pytest.approx((2 * 1 + 8 * 3) / 4)
     assert (metrics["running_batch_max"], metrics["waiting_max"]) == (8, 3)
     assert (metrics["accel_blocks_peak"], metrics["host_blocks_peak"], metrics["moved_tokens"]) == (10, 7, 64)
+    assert metrics["found_tokens"] == 32
     assert metrics["scheduler_us_mean"] == pytest.approx(2000)
     assert metrics["scheduler_share"] == pytest.approx(0.001)
     assert metrics["overrun_share"] == pytest.approx(0.01)

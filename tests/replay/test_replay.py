@@ -16,7 +16,12 @@ from results.store import read_requests, read_steps
 from tests.model_folders import make_folder
 from tests.replay.forgery import lines_of, rewrite
 
-KINDS = [(mode, preemption) for mode in ("native", "paced") for preemption in ("recompute", "swap")]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "recompute": {"preemption": "recompute"},
+    "swap": {"preemption": "swap"},
+    "keep": {"keep_preempted_kv": True},
+}
+KINDS = [(mode, options) for mode in ("native", "paced") for options in OPTIONS]
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Served:
 
     spec: CellSpec
     folder: Path
+    options: str
 
     @property
     def journal(self) -> Path:
@@ -54,8 +60,8 @@ def starving(model: Path, mode: str, engine: dict[str, Any], **budget: int) -> C
     return cell
 
 
-def gpu_only(model: Path, mode: str, preemption: str) -> CellSpec:
-    engine = {"kind": "gpu_only", "preemption": preemption}
+def gpu_only(model: Path, mode: str, options: str) -> CellSpec:
+    engine = {"kind": "gpu_only", **OPTIONS[options]}
     return starving(model, mode, engine, host_kv_tokens=1024, max_batch=6, max_batch_tokens=48)
 
 
@@ -65,7 +71,7 @@ def served(request: pytest.FixtureRequest, model_root: Path, tmp_path_factory: p
     folder = tmp_path_factory.mktemp("cell")
     (folder / "spec.json").write_text(spec.to_json())
     run_cell(folder)
-    return Served(spec, folder)
+    return Served(spec, folder, request.param[1])
 
 
 def test_the_run_is_worth_replaying(served: Served) -> None:
@@ -73,8 +79,8 @@ def test_the_run_is_worth_replaying(served: Served) -> None:
     assert (requests["status"] == "finished").all()
     assert (requests["output_tokens"] == requests["asked_tokens"]).all()
     assert requests["preemptions"].sum() >= 5
-    moved = steps["moved_tokens"].sum()
-    assert moved > 0 if served.spec.engine.options["preemption"] == "swap" else moved == 0
+    assert (steps["moved_tokens"].sum() > 0) is (served.options == "swap")
+    assert (steps["found_tokens"].sum() > 0) is (served.options == "keep")
 
 
 def test_a_journal_replays_to_identical_plans(served: Served) -> None:
@@ -114,8 +120,8 @@ def test_a_changed_plan_or_order_is_noticed(served: Served, tmp_path: Path) -> N
 
 
 def test_another_configuration_is_noticed(served: Served) -> None:
-    other = "recompute" if served.spec.engine.options["preemption"] == "swap" else "swap"
-    assert replay(served.journal, core_for(gpu_only(Path(served.spec.model), "native", other))).first_difference
+    for other in OPTIONS.keys() - {served.options}:
+        assert replay(served.journal, core_for(gpu_only(Path(served.spec.model), "native", other))).first_difference
 
 
 def test_a_journal_of_another_format_is_refused(served: Served, tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def step_columns(random: np.random.Generator, shape: Shape, engine: str, speed: 
         "overruns": np.zeros(count),
         "preempted": np.zeros(count),
         "moved_tokens": np.zeros(count),
+        "found_tokens": np.zeros(count),
     }
     return {
         "step": np.arange(count),

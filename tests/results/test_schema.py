@@ -159,6 +159,6 @@ def test_columns_of_version_1() -> None:
     assert " ".join(STEPS.names) == (
         "step started_s ended_s mode decode_rows prefill_rows prefill_tokens running waiting accel_blocks_used "
         "host_blocks_used gpu_busy_s cpu_busy_s h2d_busy_s d2h_busy_s disk_busy_s scheduler_s predicted_s "
-        "ops overruns preempted moved_tokens"
+        "ops overruns preempted moved_tokens found_tokens"
     )
     assert [field.name for field in STEPS if field.nullable] == ["predicted_s"]

@@ -1,9 +1,8 @@
 """gpu_only on the simulator beside a real vLLM 0.19 on an RTX 4090: one saturated GPU-only run, known beforehand.
 
 Costs come from the op tables of that card and nothing else; host time stands as zero, because that vLLM schedules the
-next step while the GPU works. What is known to differ: the run had prefix caching on. By our count a preempted request
-finds 37 % of what it would have to compute again in blocks that nobody has been given since; ours computes all of it,
-and comes out 3 to 5 % slow. With such a cache, made for this test, it is within 2 %.
+next step while the GPU works. The run had prefix caching on, so gpu_only has `keep_preempted_kv`, and is within
+2 %. Without, it computes again what vLLM found, and comes out 3 to 5 % slow.
 """
 
 from __future__ import annotations
@@ -25,15 +24,14 @@ from harness.log_replay import (
     Log,
     Replayed,
     figures,
+    forgetting_core,
     latency_correlation,
     load_log,
     replay,
 )
 from harness.vllm_op_costs import MODEL, measured_costs
-from tests.simulation.reusing import ReusingCore, ReusingKv
 
-CLOSE, CLOSER = 0.05, 0.02
-TTFT = 0.055  # not met within 5 %: it is 5.1 % late, since first tokens wait for all the recomputation before them
+CLOSE = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +59,11 @@ def test_the_log_says_what_was_published(log: Log) -> None:
     assert there.mean_ttft_s == pytest.approx(65.5, abs=0.05)
 
 
-def test_throughput_and_time_between_tokens_within_5_percent(log: Log, simulated: Replayed) -> None:
+def test_throughput_and_latencies_within_5_percent(log: Log, simulated: Replayed) -> None:
     here, there = figures(simulated.requests), figures(log.requests)
     assert here.output_tokens_per_s == pytest.approx(there.output_tokens_per_s, rel=CLOSE)
     assert here.mean_tpot_s == pytest.approx(there.mean_tpot_s, rel=CLOSE)
-    assert here.mean_ttft_s == pytest.approx(there.mean_ttft_s, rel=TTFT)
+    assert here.mean_ttft_s == pytest.approx(there.mean_ttft_s, rel=CLOSE)
 
 
 def test_as_many_preemptions(simulated: Replayed) -> None:
@@ -82,30 +80,25 @@ def test_every_request_is_served_whole(log: Log, simulated: Replayed) -> None:
     assert simulated.steps < sum(request.output_tokens for request in log.requests)
 
 
-def test_with_a_prefix_cache_it_is_within_2_percent(log: Log, costs: ProfileTable) -> None:
-    made: list[ReusingKv] = []
-
-    def make(capabilities: Capabilities, limits: Limits, costs: CostTable) -> EngineCore:
-        core = ReusingCore(capabilities, limits, costs)
-        made.append(core.kv)
-        return core
-
-    cached = replay(log, costs, make)
-    here, there = figures(cached.requests), figures(log.requests)
-    assert 50_000 < made[0].reused_tokens < 90_000
-    assert here.output_tokens_per_s == pytest.approx(there.output_tokens_per_s, rel=CLOSER)
-    assert here.mean_tpot_s == pytest.approx(there.mean_tpot_s, rel=CLOSER)
-    assert here.mean_ttft_s == pytest.approx(there.mean_ttft_s, rel=CLOSER)
-    assert cached.preemptions == pytest.approx(PREEMPTIONS_THERE, rel=0.15)
-    assert latency_correlation(log.requests, cached.requests) >= 0.98
+def test_computing_all_of_it_again_is_slower(log: Log, costs: ProfileTable, simulated: Replayed) -> None:
+    """Throughput and time between tokens are within 5 % still, first tokens are not."""
+    forgetful = replay(log, costs, forgetting_core)
+    assert forgetful.found_tokens == 0
+    assert 50_000 < simulated.found_tokens < 90_000
+    kept, here, there = figures(simulated.requests), figures(forgetful.requests), figures(log.requests)
+    assert 1 - CLOSE < here.output_tokens_per_s / there.output_tokens_per_s < 0.98
+    assert 1.02 < here.mean_tpot_s / there.mean_tpot_s < 1 + CLOSE
+    assert kept.mean_ttft_s < there.mean_ttft_s * (1 + CLOSE) < here.mean_ttft_s
+    assert latency_correlation(log.requests, forgetful.requests) >= 0.98
 
 
-def test_the_shipped_entry_is_within_5_percent_as_well(shared_data: Path) -> None:
-    """In part for the wrong reasons: its layers have no norms and activations, and its gpu_only no prefix cache."""
-    for row in log_rows(shared_data):
-        assert abs(row.errors["output_tokens_per_s"]) <= CLOSE, row.constants
-        assert abs(row.errors["mean_tpot_s"]) <= CLOSE, row.constants
-        assert row.latency_correlation >= 0.98, row.constants
+def test_the_shipped_entry_is_fast_by_what_its_layers_lack(shared_data: Path) -> None:
+    """Norms and activations, which are in the tables: some 5 %."""
+    tables, forgetful, shipped = log_rows(shared_data)
+    assert (tables.keep_preempted_kv, forgetful.keep_preempted_kv, shipped.keep_preempted_kv) == (True, False, True)
+    assert 0.03 < shipped.errors["output_tokens_per_s"] < 0.07
+    assert -0.07 < shipped.errors["mean_tpot_s"] < -0.03
+    assert shipped.latency_correlation >= 0.98
 
 
 def test_admission_by_chunk_preempts_too_often(log: Log, costs: ProfileTable) -> None:

@@ -27,12 +27,13 @@ ENGINES: dict[str, dict[str, Any]] = {
     "gpu_only": {},
     "swapping": {"preemption": "swap"},
     "chunk_by_chunk": {"admit": "chunk"},
+    "keeping": {"keep_preempted_kv": True},
     "static_partition": {"host_share": 0.4},
     "neo": {},
     "apex": {},
     "weight_streaming": {},
 }
-KINDS = {"swapping": "gpu_only", "chunk_by_chunk": "gpu_only"}
+KINDS = {"swapping": "gpu_only", "chunk_by_chunk": "gpu_only", "keeping": "gpu_only"}
 
 
 def cell(engine: str, workload: str) -> CellSpec:
@@ -68,7 +69,9 @@ def test_nobody_can_tell(engine: str, workload: str, tmp_path: Path, monkeypatch
     at_once = served(spec, tmp_path / "at once")
     monkeypatch.delattr(SimExecutor, "repeat")
     one_by_one = served(spec, tmp_path / "one by one")
-    assert workload != "preempting" or engine != "gpu_only" or one_by_one["metrics"]["preemptions"] > 0
+    if workload == "preempting" and engine in ("gpu_only", "keeping"):
+        assert one_by_one["metrics"]["preemptions"] > 0
+        assert (one_by_one["metrics"]["found_tokens"] > 0) is (engine == "keeping")
     for what, expected in one_by_one.items():
         assert str(at_once[what]) == str(expected), what
 
