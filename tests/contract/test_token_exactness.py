@@ -5,6 +5,7 @@ see: losing any one KV block changes what comes out.
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from engines.backends.torch_backend import TorchExecutor
 from engines.core.adapter import Submission
-from engines.core.reuse import LongestFreeFirst
+from engines.core.reuse import LongestFreeFirst, Place
 from engines.core.stretch import Stretch
 from engines.core.types import Tier
 from engines.model.config import load_config
@@ -157,11 +158,24 @@ def test_what_preempted_requests_find_again_is_theirs(folder: Path, long_answers
     assert found.tokens >= 10 * 16, f"only {found.tokens} tokens found again"
 
 
+class _NeverForgets(LongestFreeFirst):
+    def __init__(self, blocks: Iterable[int]) -> None:
+        super().__init__(blocks)
+        self._ever: dict[int, Place] = {}
+
+    def mark(self, block: int, place: Place) -> None:
+        super().mark(block, place)
+        self._ever[block] = place
+
+    def holds(self, block: int, place: Place) -> bool:
+        return block in set(self) and self._ever.get(block) == place
+
+
 def test_finding_what_is_not_theirs_changes_the_tokens(
     folder: Path, long_answers: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proof of the test above: blocks that are free, but were given to others in between."""
-    monkeypatch.setattr(LongestFreeFirst, "holds", lambda self, block, place: block in self._places)
+    monkeypatch.setattr("engines.core.reuse.LongestFreeFirst", _NeverForgets)
     parity, _ = judged(folder, KEEPING[0], long_answers)
     assert parity.differences
 
