@@ -1,4 +1,4 @@
-"""One run of our baseline beside the real vLLM, made once, as a user makes it."""
+"""Runs of our baseline beside the real vLLM, each made once, as a user makes it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,24 @@ EXPERIMENT: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def beside(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("vllm")
+    return made(EXPERIMENT, model_root, tmp_path_factory.mktemp("vllm"))
+
+
+@pytest.fixture(scope="session")
+def both_keep(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """vLLM as it is shipped, with prefix caching on, and a `gpu_only` that keeps what preempted requests had."""
+    engines = [
+        {"kind": "gpu_only", "keep_preempted_kv": True},
+        {"kind": "vllm", "eager": True, "prefix_caching": True},
+    ]
+    starved = [each for each in EXPERIMENT["workloads"] if each["name"] == "kv_starved"]
+    changes = {"engines": engines, "workloads": starved}
+    return made(EXPERIMENT | changes, model_root, tmp_path_factory.mktemp("vllm_keeping"))
+
+
+def made(experiment: dict[str, Any], model_root: Path, folder: Path) -> Run:
     config = folder / "beside.yaml"
-    config.write_text(yaml.safe_dump(EXPERIMENT | {"model": str(make_folder(model_root, kv_heads=2))}))
+    config.write_text(yaml.safe_dump(experiment | {"model": str(make_folder(model_root, kv_heads=2))}))
     answer = harness("run", "--config", config, "--out", folder / "runs", "--json", cwd=folder, timeout_s=500)
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)

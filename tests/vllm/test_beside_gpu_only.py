@@ -51,16 +51,12 @@ def test_vllm_took_exactly_the_envelope(beside: Run, workload: str) -> None:
 def test_both_take_the_same_steps(beside: Run, workload: str) -> None:
     """All requests come at once, so no decision depends on how fast either is: batch by batch they must agree."""
     ours, theirs = (steps_of(beside, cell) for cell in pair(beside, workload))
+    same_steps(ours, theirs)
+
+
+def same_steps(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
     assert len(ours) == len(theirs)
-    for column in (
-        "decode_rows",
-        "prefill_rows",
-        "prefill_tokens",
-        "preempted",
-        "running",
-        "waiting",
-        "accel_blocks_used",
-    ):
+    for column in DECIDED:
         assert list(ours[column]) == list(theirs[column]), column
 
 
@@ -68,3 +64,17 @@ def test_starvation_preempts_both_alike(beside: Run) -> None:
     ours, theirs = pair(beside, "kv_starved")
     assert ours.metrics["preemptions"] == theirs.metrics["preemptions"] >= 5
     assert theirs.metrics["preempted_s_max"] > 0
+
+
+def test_with_prefix_caching_both_find_the_same_again(both_keep: Run) -> None:
+    """Prompts that have no page in common: what is found is what a preempted request had, and the rest is prefilled."""
+    cells = pair(both_keep, "kv_starved")
+    for cell in cells:
+        assert cell.status is Status.OK, cell.error
+        assert cell.parity is not None
+        assert cell.parity.held, cell.parity.note
+    ours, theirs = cells
+    assert theirs.resolved["prefix_caching"] is True
+    assert ours.metrics["preemptions"] == theirs.metrics["preemptions"] >= 5
+    assert ours.metrics["found_tokens"] >= 2 * 32
+    same_steps(steps_of(both_keep, ours), steps_of(both_keep, theirs))
