@@ -113,7 +113,7 @@ def test_an_observation_is_a_row_of_the_file() -> None:
     assert columns["step"] == [0, 1]
     assert columns["mode"] == ["gpu_only", ""]
     assert columns["predicted_s"] == [None, None]
-    assert len(columns) == 22
+    assert len(columns) == 23
     assert aggregate([], [StepObservation(0, 0.0, 2.0, gpu_busy_s=1.0)]).metrics["gpu_busy_share"] == 0.5
 
 
