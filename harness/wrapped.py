@@ -2,8 +2,7 @@
 
 from engines.core.cost import Predictor
 from engines.core.placement import Placement
-from engines.core.policy import Policy
-from engines.core.scheduler import reuses_kv
+from engines.core.policy import Policy, reuses_kv
 from engines.core.types import Capabilities
 
 

@@ -95,6 +95,10 @@ class KVManager:
         request.computed = 0
         request.tier = Tier.ACCEL
 
+    def reclaim(self, request: Request, blocks: int) -> bool:
+        """Give a preempted request so many of its first blocks back, as they are; False where they are not there."""
+        return False
+
     def settle(self, request_id: int) -> None:
         """Nothing in flight reads the pages of this request any more."""
         for pool in self.pools.values():

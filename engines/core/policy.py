@@ -137,6 +137,10 @@ class ReusingPolicy(Policy, Protocol):
     def keep_preempted_kv(self) -> bool: ...
 
 
+def reuses_kv(policy: Policy) -> bool:
+    return isinstance(policy, ReusingPolicy) and policy.keep_preempted_kv
+
+
 @dataclass(frozen=True, slots=True)
 class _Room:
     """How it is made: what becomes of whoever has to go."""

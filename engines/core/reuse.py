@@ -88,7 +88,6 @@ class ReusingKv(KVManager):
         return found
 
     def reclaim(self, request: Request, blocks: int) -> bool:
-        """Give it so many of its first blocks back, as they are; False where they are not there."""
         found = self.still_there(request, set())[:blocks]
         if len(found) < blocks:
             return False

@@ -11,71 +11,31 @@ from bisect import bisect, insort
 from collections import deque
 from collections.abc import Sequence
 
-from engines.core.cohorts import Cohort
+from engines.core.airborne import Airborne
 from engines.core.cost import Predictor
+from engines.core.draft import Draft
 from engines.core.errors import IntegrityError, PolicyError
+from engines.core.integrity import check_counters, check_order, check_slots
 from engines.core.kv import KVManager
 from engines.core.placement import Placement
-from engines.core.policy import (
-    BatchDecision,
-    CohortDecision,
-    Decision,
-    LearningPolicy,
-    Policy,
-    Prefill,
-    ReusingPolicy,
-    SteadyPolicy,
-    View,
-)
+from engines.core.policy import Decision, LearningPolicy, Policy, View, reuses_kv
+from engines.core.refusal import why_never
 from engines.core.request import Phase, Request
 from engines.core.reuse import ReusingKv
-from engines.core.stretch import Grown, Repeats, Standing, Standings, Stretch, standing
+from engines.core.steadiness import Steadiness
+from engines.core.stretch import Repeats, Standing, Stretch
 from engines.core.types import (
-    Batch,
-    BlockChanges,
     Capabilities,
-    CohortPlan,
     Limits,
     Mode,
-    Move,
     PreemptionKind,
-    PrefillChunk,
     Refusal,
     RequestSpec,
-    SlotStart,
     StepEvents,
     StepPlan,
     StepResult,
     Tier,
 )
-
-
-class _Draft:
-    """A plan being written: the columns of `BlockChanges` and the moves, in the order they happened."""
-
-    __slots__ = ("admitted", "ends", "grown_blocks", "grown_slots", "moves", "preempted", "starts")
-
-    def __init__(self, ends: list[int]) -> None:
-        self.ends = ends
-        self.starts: list[SlotStart] = []
-        self.grown_slots: list[int] = []
-        self.grown_blocks: list[int] = []
-        self.moves: list[Move] = []
-        self.preempted: list[int] = []
-        self.admitted: list[int] = []
-
-    def begin(self, request: Request) -> None:
-        """Its slot, with the blocks that it holds already."""
-        self.starts.append(SlotStart(request.slot, request.request_id, request.tier))
-        self.grown_slots.extend([request.slot] * len(request.blocks))
-        self.grown_blocks.extend(request.blocks)
-
-    def changes(self) -> BlockChanges:
-        return BlockChanges(tuple(self.ends), tuple(self.starts), tuple(self.grown_slots), tuple(self.grown_blocks))
-
-
-def reuses_kv(policy: Policy) -> bool:
-    return isinstance(policy, ReusingPolicy) and policy.keep_preempted_kv
 
 
 def _arrival(request: Request) -> int:
@@ -97,24 +57,21 @@ class EngineCore:
         self.limits = limits
         self.placement = policy.partition(capabilities, predictor) if placement is None else placement
         self._learner = policy if isinstance(policy, LearningPolicy) else None
-        self._steady = policy if isinstance(policy, SteadyPolicy) and self._learner is None else None
-        self._blocked = False  # whoever waits was not let in, and will not be while those inside only take more
-        self._content_ends = False  # a token may end a request
         self._kept_kv = ReusingKv(capabilities) if reuses_kv(policy) else None
         self.kv = self._kept_kv or KVManager(capabilities)
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
-        self.cohorts: list[Cohort] = []  # in flight, oldest first
+        self._airborne = Airborne(self.kv)
+        self.cohorts = self._airborne.cohorts
+        self._steadiness = Steadiness(policy, self.kv, limits)
         self._requests: dict[int, Request] = {}
         self._predictor = predictor
         self._page_tokens = {tier: pool.page_tokens for tier, pool in self.kv.pools.items()}
         self._free_slots = list(range(limits.max_batch - 1, -1, -1))
         self._ended_slots: list[int] = []  # unbound since the last plan
-        self._sampling: list[Request] = []  # rows of the plan in progress that yield a token, in its order
-        self._computing: list[tuple[Request, int]] = []  # prefills of the plan in progress
+        self._draft = Draft(self.kv, [])  # of the plan in progress
         self._step = 0
         self._sequence = 0
-        self._last_cohort = 0
         self._last_mode: Mode | None = None
         self._plan_open = False
 
@@ -122,7 +79,7 @@ class EngineCore:
 
     def submit(self, spec: RequestSpec) -> Refusal | None:
         """Queue a request, or say why it can never run here."""
-        reason = self._why_never(spec)
+        reason = why_never(spec, self.kv.pools[Tier.ACCEL], self.capabilities.max_model_tokens)
         if reason:
             return Refusal(spec.request_id, reason)
         if spec.request_id in self._requests:
@@ -130,8 +87,7 @@ class EngineCore:
         request = Request(spec, self._sequence)
         self._sequence += 1
         self._requests[spec.request_id] = request
-        self._blocked = self._blocked and bool(self.waiting)  # behind others, nobody is asked
-        self._content_ends = self._content_ends or bool(spec.stop_ids)
+        self._steadiness.submitted(spec, bool(self.waiting))
         self.waiting.append(request)
         return None
 
@@ -148,7 +104,7 @@ class EngineCore:
                 self._unbind(request)
         else:
             self.waiting.remove(request)
-        self._blocked = False
+        self._steadiness.somebody_left()
         self._end(request)
         return True
 
@@ -165,16 +121,15 @@ class EngineCore:
         if not self.has_work:
             return None
         decision = self.policy.decide(self._view())
-        draft = _Draft(self._ended_slots)
+        draft = self._draft = Draft(self.kv, self._ended_slots)
         self._ended_slots = []
-        self._sampling.clear()
-        self._computing.clear()
         self._preempt(decision, draft)
-        found_tokens = self._find(decision) if decision.found else 0
-        self._move(decision.moves, draft)
+        found_tokens = draft.find(decision.found) if decision.found else 0
+        for request, tier in decision.moves:
+            draft.move(request, tier)
         self._admit(decision, draft)
-        batches = tuple(self._batch(batch, draft) for batch in decision.batches)
-        cohorts = tuple([self._fly(cohort, draft) for cohort in decision.cohorts])
+        batches = tuple([draft.batch(batch) for batch in decision.batches])
+        cohorts = tuple([self._airborne.fly(cohort, draft) for cohort in decision.cohorts])
         tokens = sum([batch.tokens for batch in batches])
         if not (tokens or cohorts or draft.moves or draft.preempted):
             raise PolicyError(f"{self.policy.name} decided an empty step with {len(self.waiting)} requests waiting")
@@ -184,7 +139,7 @@ class EngineCore:
         self._last_mode = decision.mode
         if decision.placement is not None:
             self.placement = decision.placement
-        self._blocked = self._steady is not None and bool(self.waiting) and self._only_decodes(decision, draft)
+        self._steadiness.decided(decision, draft, len(self.running), len(self.waiting), len(self.cohorts))
         return StepPlan(
             self._step,
             decision.mode,
@@ -202,14 +157,16 @@ class EngineCore:
         """Take the step's outcome in: counters move, tokens are handed out, whoever is done leaves."""
         if not self._plan_open or plan.step != self._step:
             raise RuntimeError(f"plan {plan.step} is not the one in progress")
-        tokens, sampling = result.tokens, self._sampling
+        tokens, sampling = result.tokens, self._draft.sampling
         if self._learner is not None:
             self._learner.observe(self._view(), plan, result)
         if plan.cohorts:
-            tokens = self._land(plan, result)
+            tokens, aborted = self._airborne.land(plan, result, sampling)
+            for request in aborted:
+                self._unbind(request)
         if len(tokens) != len(sampling):
             raise IntegrityError(f"{len(sampling)} rows sample, the executor returned {len(tokens)} tokens")
-        for request, computed in self._computing:
+        for request, computed in self._draft.computing:
             request.computed += computed
         finished = []
         for request, token in zip(sampling, tokens, strict=True):
@@ -235,34 +192,18 @@ class EngineCore:
 
     def standing(self) -> Standing | None:
         """The next steps, where the policy need not be asked about them; for as long as nobody else is submitted."""
-        rows, policy = self.running, self._steady
-        if policy is None or not rows or self._plan_open or self._content_ends or self.cohorts or self.placement.stages:
+        if self._plan_open or self.cohorts or self.placement.stages:
             return None
-        if (self.waiting and not self._blocked) or len(rows) > self.limits.max_batch_tokens:
-            return None
-        mode = policy.steady(rows)
-        if mode is None or any(request.known - request.computed != 1 for request in rows):
-            return None
-        free = {tier: len(pool.free) for tier, pool in self.kv.pools.items()}
-        found = standing(self._step + 1, mode, self._ended_slots, rows, free, self._page_tokens)
-        return found if found.steps else None
+        return self._steadiness.standing(self._step + 1, self._ended_slots, self.running, len(self.waiting))
 
     def repeat(self, stands: Standing, repeats: Repeats) -> Stretch:
         """Take in as many of them as there were: schedule and commit of them all."""
         steps = len(repeats)
         if stands.plan.step != self._step + 1 or not 0 < steps <= stands.steps:
             raise RuntimeError("only what stands now can be repeated, and only while it does")
-        before, rows = self._standings(), stands.rows
-        grown = []
-        for step, row in stands.growths:
-            if step > steps:
-                break
-            request = rows[row]
-            [block] = self.kv.grow(request, request.capacity + 1)
-            grown.append(Grown(step, request.slot, block, request.tier))
-        for request in rows:
-            request.computed += steps
-            request.known += steps
+        rows = stands.rows
+        before = self._steadiness.standings(len(self.running), len(self.waiting))
+        grown = self._steadiness.take(stands, steps)
         self._step += steps
         self._ended_slots = []
         self._last_mode = stands.plan.mode
@@ -271,18 +212,8 @@ class EngineCore:
         if finished:
             self._finish(finished)
         ended = [request.request_id for request in finished]
-        return Stretch(stands.plan, repeats, grown, ids, on_host, ended, before, self._standings())
-
-    def _standings(self) -> Standings:
-        used = {tier: pool.used for tier, pool in self.kv.pools.items()}
-        return Standings(len(self.running), len(self.waiting), used)
-
-    def _only_decodes(self, decision: Decision, draft: _Draft) -> bool:
-        """Everybody inside, and nothing else was decided."""
-        if len(decision.batches) != 1 or self.cohorts or draft.starts or draft.moves or draft.preempted:
-            return False
-        [batch] = decision.batches
-        return not batch.prefills and len(batch.decodes) + len(batch.host_decodes) == len(self.running)
+        after = self._steadiness.standings(len(self.running), len(self.waiting))
+        return Stretch(stands.plan, repeats, grown, ids, on_host, ended, before, after)
 
     # --- applying a decision -----------------------------------------------------------------------------------------
 
@@ -301,7 +232,7 @@ class EngineCore:
             kept_kv=self._kept_kv,
         )
 
-    def _preempt(self, decision: Decision, draft: _Draft) -> None:
+    def _preempt(self, decision: Decision, draft: Draft) -> None:
         leaving = {request for request, _ in decision.moves}
         for preemption in decision.preemptions:
             request = preemption.request
@@ -312,22 +243,13 @@ class EngineCore:
             self._free_slots.append(request.slot)
             request.slot = -1
             if preemption.kind is PreemptionKind.SWAP:
-                self._relocate(request, Tier.HOST, draft)
+                draft.relocate(request, Tier.HOST)
             else:
                 self.kv.evict(request)
             request.phase = Phase.WAITING
             request.preemptions += 1
             self.waiting.insert(bisect(self.waiting, request.sequence, key=_arrival), request)
             draft.preempted.append(request.request_id)
-
-    def _find(self, decision: Decision) -> int:
-        """Before anybody is given a block: what was found is what those who were counted before leave."""
-        tokens, kept = 0, self._kept_kv
-        for request, blocks in decision.found:
-            if kept is None or request.phase is not Phase.WAITING or not kept.reclaim(request, blocks):
-                raise PolicyError(f"{request!r} does not find {blocks} of its blocks again")
-            tokens += request.computed
-        return tokens
 
     def _youngest(self, tier: Tier, leaving: set[Request]) -> Request | None:
         """Of those that may go: who is in flight cannot, and who moves away makes room as well."""
@@ -336,22 +258,7 @@ class EngineCore:
                 return request
         return None
 
-    def _move(self, moves: Sequence[tuple[Request, Tier]], draft: _Draft) -> None:
-        """A running request keeps its slot, whose table starts afresh."""
-        for request, tier in moves:
-            self._relocate(request, tier, draft)
-            if request.phase is Phase.RUNNING:
-                draft.ends.append(request.slot)
-                draft.begin(request)
-
-    def _relocate(self, request: Request, tier: Tier, draft: _Draft) -> None:
-        source_tier = request.tier
-        if not self.kv.can_move(request, tier):
-            raise PolicyError(f"{request!r} cannot move to {tier.name}: no room there, or a cohort still reads it")
-        source, target = self.kv.move(request, tier)
-        draft.moves.append(Move(request.request_id, source_tier, source, tier, target, request.computed))
-
-    def _admit(self, decision: Decision, draft: _Draft) -> None:
+    def _admit(self, decision: Decision, draft: Draft) -> None:
         """First come, first served: whoever a batch names from the queue must stand at its head."""
         waiting = self.waiting
         if not waiting:
@@ -373,7 +280,7 @@ class EngineCore:
         if named:
             raise PolicyError(f"{self.policy.name} admits requests {sorted(named)} before their elders")
 
-    def _bind(self, request: Request, tier: Tier, draft: _Draft) -> None:
+    def _bind(self, request: Request, tier: Tier, draft: Draft) -> None:
         if not self._free_slots:
             raise PolicyError(f"{self.policy.name} admits more than max_batch = {self.limits.max_batch} requests")
         if request.blocks and request.tier is not tier:
@@ -386,94 +293,6 @@ class EngineCore:
         if not request.started:
             request.started = True
             draft.admitted.append(request.request_id)
-
-    def _batch(self, decision: BatchDecision, draft: _Draft) -> Batch:
-        decodes, host = decision.decodes, decision.host_decodes
-        for request in host:
-            if request.tier is not Tier.HOST or request.in_flight:
-                raise PolicyError(f"{request!r} cannot decode on the host: it is elsewhere, or flies with a cohort")
-        for rows in (decodes, host):
-            for request in rows:
-                if request.computed == request.capacity:
-                    self._grow(request, request.known, draft)
-        self._sampling.extend(decodes)
-        self._sampling.extend(host)
-        chunks = tuple([self._chunk(prefill, draft) for prefill in decision.prefills])
-        return Batch(
-            tuple([r.slot for r in decodes]),
-            tuple([r.computed for r in decodes]),
-            chunks,
-            tuple([r.slot for r in host]),
-            tuple([r.computed for r in host]),
-        )
-
-    def _chunk(self, prefill: Prefill, draft: _Draft) -> PrefillChunk:
-        request, tokens = prefill.request, prefill.tokens
-        if request.phase is not Phase.RUNNING or not 0 < tokens <= request.pending:
-            raise PolicyError(f"{request!r} cannot prefill {tokens} tokens")
-        end = request.computed + tokens
-        self._grow(request, end, draft)
-        samples = end == request.known
-        if samples:
-            self._sampling.append(request)
-        else:
-            self._computing.append((request, tokens))
-        return PrefillChunk(request.slot, request.request_id, request.computed, tokens, samples, request.tier)
-
-    def _grow(self, request: Request, tokens: int, draft: _Draft) -> None:
-        if not self.kv.can_grow(request, tokens):
-            raise PolicyError(f"{request!r} needs room for {tokens} tokens that {request.tier.name} does not have")
-        given = self.kv.grow(request, tokens)
-        draft.grown_slots.extend([request.slot] * len(given))
-        draft.grown_blocks.extend(given)
-
-    # --- cohorts -----------------------------------------------------------------------------------------------------
-
-    def _fly(self, decision: CohortDecision, draft: _Draft) -> CohortPlan:
-        cohort = decision.flying
-        if cohort is None:
-            self._last_cohort += 1
-            cohort = Cohort(self._last_cohort, decision.requests)
-            self.cohorts.append(cohort)
-            for request in cohort.requests:
-                if request.phase is not Phase.RUNNING or request.tier is not Tier.HOST or request.pending != 1:
-                    raise PolicyError(f"{request!r} cannot fly: cohorts decode requests that run on the host")
-                if request.in_flight:
-                    raise PolicyError(f"{request!r} flies already")
-                if request.computed == request.capacity:
-                    self._grow(request, request.known, draft)
-                request.in_flight = True
-        return cohort.plan(decision.patience_us)
-
-    def _land(self, plan: StepPlan, result: StepResult) -> list[int]:
-        """Cohorts move on; those at the end add their requests to the rows that sample. Returns the tokens of them all.
-
-        Who was aborted in flight gives its slot and its pages back only now.
-        """
-        rows = len(self._sampling)
-        tokens = list(result.tokens[:rows])
-        flying = {cohort.cohort: cohort for cohort in self.cohorts}
-        for planned in plan.cohorts:
-            flying[planned.cohort].layer = max(planned.parked_layer, 0)
-        for answer in result.answers:
-            flying[answer.guard.cohort].layer += answer.ready
-        for number in result.finished_cohorts:
-            cohort = flying[number]
-            self.cohorts.remove(cohort)
-            landed = result.tokens[rows : rows + len(cohort.requests)]
-            rows += len(cohort.requests)
-            if len(landed) != len(cohort.requests):
-                raise IntegrityError(f"cohort {number} landed {len(cohort.requests)} rows and {len(landed)} tokens")
-            for request, token in zip(cohort.requests, landed, strict=True):
-                request.in_flight = False
-                if request.phase is Phase.ENDED:
-                    self.kv.settle(request.request_id)
-                    self._unbind(request)
-                else:
-                    self._sampling.append(request)
-                    tokens.append(token)
-        tokens.extend(result.tokens[rows:])  # none, or commit says so
-        return tokens
 
     def _check_budget(self, tokens: int) -> None:
         if tokens > self.limits.max_batch_tokens:
@@ -488,7 +307,7 @@ class EngineCore:
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def _finish(self, finished: list[Request]) -> None:
-        self._blocked = False
+        self._steadiness.somebody_left()
         gone = set(map(id, finished))
         self.running = [request for request in self.running if id(request) not in gone]
         for request in finished:
@@ -505,39 +324,13 @@ class EngineCore:
         request.phase = Phase.ENDED
         del self._requests[request.request_id]
 
-    def _why_never(self, spec: RequestSpec) -> str | None:
-        if spec.prompt_tokens < 1 or spec.max_new_tokens < 1:
-            return (
-                f"it asks for {spec.prompt_tokens} prompt and {spec.max_new_tokens} new tokens; both must be at least 1"
-            )
-        total = spec.prompt_tokens + spec.max_new_tokens
-        if total > self.capabilities.max_model_tokens:
-            return f"it needs {total} tokens, the model's context ends at {self.capabilities.max_model_tokens}"
-        pool = self.kv.pools[Tier.ACCEL]
-        if pool.blocks_for(total - 1) > pool.total:
-            return (
-                f"it needs KV for {total - 1} tokens ({pool.blocks_for(total - 1)} blocks of {pool.page_tokens}), "
-                f"the accelerator holds {pool.total * pool.page_tokens} ({pool.total} blocks)"
-            )
-        return None
-
     # --- invariants --------------------------------------------------------------------------------------------------
 
     def check_integrity(self) -> None:
         """Blocks, slots, queues and counters add up. Cheap enough for tests to call after every step."""
-        waiting = list(self.waiting)
-        self.kv.check_integrity(self.running + waiting)
-        for queue in (self.running, waiting):
-            order = [request.sequence for request in queue]
-            if order != sorted(order):
-                raise IntegrityError(f"a queue is not first come, first served: {order}")
-        aborted = [request for cohort in self.cohorts for request in cohort.requests if request.phase is Phase.ENDED]
-        slots = sorted(self._free_slots + [request.slot for request in self.running + aborted])
-        if slots != list(range(self.limits.max_batch)):
-            raise IntegrityError(f"slots lost or held twice: {slots}")
-        standing = len(self.running) + len(waiting)
-        if len(self._requests) != standing:
-            raise IntegrityError(f"{len(self._requests)} requests are known, {standing} stand in a queue")
-        for request in self.running + waiting:
-            if not 0 <= request.computed < request.known < request.target:
-                raise IntegrityError(f"counters of {request!r} are out of order")
+        running, waiting = self.running, list(self.waiting)
+        self.kv.check_integrity(running + waiting)
+        check_order(running)
+        check_order(waiting)
+        check_slots(self._free_slots, running + self._airborne.aborted, self.limits.max_batch)
+        check_counters(running + waiting, len(self._requests))
