@@ -1,7 +1,8 @@
 """The answer, first: the sentences that the comparison came to, or why there are none.
 
-The sentences are written by whoever computed the intervals. This module only withholds them where too few pairs stand
-behind them: three to five pairs are where intervals are known to promise more than they hold.
+The sentences are written by whoever computed the intervals, and are those of the terminal. With few pairs they give
+figures and, of simulated cells, bands over drawn machines, and no verdict: three to five pairs are where intervals are
+known to promise more than they hold. This module only withholds what rests on more pairs than there are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from results.schema import Label
 PAIRS_FOR_A_VERDICT = 5
 MOST_LARGE = 3
 
+# How many pairs a sentence says that it rests on.
+_PAIRS = re.compile(r"(?P<pairs>\d+) pairs?\)")
 # What a sentence ends in: its label, which the page shows as a badge, and perhaps a remark.
 _LABELLED = re.compile(rf"(?P<text>.+) \[(?P<label>{'|'.join(Label)})(?:, (?P<remark>[^\]]+))?\]")
 
@@ -33,16 +36,22 @@ class Sentence:
 
 def build(run: Run, *, all_clear: bool) -> Section:
     pairs = run.paired_repeats()
-    sentences = [_sentence(run, text) for text in run.verdicts] if pairs >= PAIRS_FOR_A_VERDICT else []
+    sentences = [_sentence(run, text) for text in run.verdicts if _pairs_of(text) <= pairs]
     body = render(
         "verdict.html",
         sentences=sentences,
         large=len(sentences) <= MOST_LARGE,
-        instead=None if sentences else _instead(run, pairs),
+        instead=None if sentences and pairs >= PAIRS_FOR_A_VERDICT else _instead(run, pairs),
         unfair=listing(engine for engine in run.engines if _is_unfair(run, engine)),
         all_clear=count(len(run.cells), "cell") if all_clear and run.cells else None,
     )
     return Section("verdict", "Verdict", body)
+
+
+def _pairs_of(text: str) -> int:
+    """0 for a sentence that compares nothing."""
+    found = _PAIRS.search(text)
+    return int(found["pairs"]) if found else 0
 
 
 def _sentence(run: Run, text: str) -> Sentence:

@@ -33,6 +33,20 @@ def test_it_is_withheld_with_fewer(tmp_path: Path) -> None:
     assert VERDICT not in page.text
 
 
+def test_figures_and_bands_of_fewer_are_those_of_the_terminal(tmp_path: Path) -> None:
+    told = "apex / gpu_only = 1.3 (1.3-1.3 in 1 pair); no verdict below 5 pairs"
+    band = "; 1.10-1.45 times as fast on 4 machines within the catalogue's ranges"
+    page = built(run_with(tmp_path, f"{told}{band} [simulated]", repeats=1))
+    said = [sentence.text for sentence in page.all("p", class_="verdict")]
+    assert said == [f"{told}{band} simulated"]
+    assert "1 repeat: figures are shown, a verdict needs at least 5 pairs" in page.text
+
+
+def test_sentences_that_compare_nothing_need_no_pairs(tmp_path: Path) -> None:
+    left_out = "neo on chat: 1 of 1 cells left out (failed: out of memory)"
+    assert left_out in built(run_with(tmp_path, left_out, repeats=1)).text
+
+
 def test_a_failed_repeat_does_not_count_as_a_pair(tmp_path: Path) -> None:
     run = run_with(tmp_path, VERDICT)
     last = dataclasses.replace(run.cells[-1], status=Status.FAILED)
