@@ -99,7 +99,13 @@ def _policy_problems(spec: CellSpec, sizing: Sizing) -> list[str]:
     """On an endpoint our own runtime would be measured here, and the label would say that it was there."""
     if spec.backend == "endpoint":
         return [f"engine {spec.engine.name}: runs here and not behind an endpoint; use backend cpu, cuda or sim"]
-    return memory_problems(spec, sizing) + disk_problems(spec, sizing)
+    return memory_problems(spec, sizing) + disk_problems(spec, sizing) + _belief_problems(spec)
+
+
+def _belief_problems(spec: CellSpec) -> list[str]:
+    if spec.predictor is None or _plan(spec).predictor is not None:
+        return []
+    return [f"predictor: nothing is believed on {spec.backend} that could be skewed; give a profile, or leave it out"]
 
 
 def _problems_of(attempt: Callable[[], object]) -> list[str]:
@@ -339,4 +345,12 @@ def _resolved(spec: CellSpec, plan: _Plan) -> dict[str, object]:
         "cpu_threads": 0 if not plan.policy.uses_host_kv else caps.host_threads,
         "accel_cores": spec.budget.accel_cores if spec.backend == "cpu" else 0,
         "attention": "modelled" if spec.backend == "sim" else "",
+        **_believed(spec),
     }
+
+
+def _believed(spec: CellSpec) -> dict[str, object]:
+    """Beside what it got: how its beliefs were made wrong."""
+    if spec.predictor is None:
+        return {}
+    return {"predictor": spec.predictor.told(str(spec.workload.options["name"]))}

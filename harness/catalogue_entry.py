@@ -39,7 +39,7 @@ class _Writing:
             if field.name == "sources":
                 continue
             written = self._value(getattr(part, field.name), f"{path}.{field.name}".lstrip("."))
-            if written is not None:
+            if written not in (None, {}):
                 found[field.name] = written
         return found
 

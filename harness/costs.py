@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from engines.core.cost import CostTable, Predictor
 from engines.core.roofline import PACKED_BYTES, MachineRates, ModelCosts, Roofline
-from engines.hardware import Hardware
+from engines.core.skewed import skewed
+from engines.hardware import Hardware, Interference
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
 from harness.experiment import Pace
@@ -38,12 +39,18 @@ def cost_table(spec: CellSpec) -> CostTable | None:
     if pace.reference_model is None:
         costs, rates = model_costs(model, spec.dtype), machine_rates(hardware, spec.dtype)
         costs, rates = packed(costs, rates, hardware, spec.dtype, spec.engine.weight_bits)
-        return Roofline(costs, rates_of_all(spec, rates, hardware), pace.time_scale)
+        return roofline(costs, rates_of_all(spec, rates, hardware), hardware.interference, pace.time_scale)
     reference = load_config(pace.reference_model)
     return scaled_costs(reference, model, hardware, pace)
 
 
 def predictor(spec: CellSpec) -> Predictor | None:
+    """What a policy believes: what can be known, or that made wrong on purpose."""
+    known = known_costs(spec)
+    return known if known is None or spec.predictor is None else skewed(known, spec.predictor.skew)
+
+
+def known_costs(spec: CellSpec) -> Predictor | None:
     """What a policy may believe: on real cores a profile of them, elsewhere what the run is costed with, once more."""
     table = cost_table(spec)
     if table is not None or spec.profile is None or spec.backend == "endpoint":
@@ -112,6 +119,14 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
     )
 
 
+def roofline(costs: ModelCosts, rates: MachineRates, interference: Interference, time_scale: float = 1.0) -> Roofline:
+    """`rates`: of units that work one at a time."""
+    if interference == Interference():
+        return Roofline(costs, rates, time_scale)
+    host, links, accelerator = interference.host, interference.links, interference.accelerator
+    return Roofline(costs, rates.slowed(host, links, accelerator), time_scale, rates, accelerator)
+
+
 def packed(
     costs: ModelCosts, rates: MachineRates, hardware: Hardware, dtype: str, bits: int | None
 ) -> tuple[ModelCosts, MachineRates]:
@@ -145,4 +160,5 @@ def scaled_costs(reference: ModelConfig, model: ModelConfig, hardware: Hardware,
         tokens_each=pace.tokens_each,
     )
     rates = machine_rates(hardware, dtype)
-    return Roofline(costs, replace(rates, step_overhead_s=rates.step_overhead_s * share), pace.time_scale)
+    rates = replace(rates, step_overhead_s=rates.step_overhead_s * share)
+    return roofline(costs, rates, hardware.interference, pace.time_scale)

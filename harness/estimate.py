@@ -14,7 +14,7 @@ from engines.core.placement import Part, Placement
 from engines.core.placing import dealt
 from engines.core.types import Batch, BlockChanges, Mode, PrefillChunk, StepPlan
 from engines.model.config import load_config
-from harness.costs import predictor
+from harness.costs import known_costs
 from harness.plan import CellSpec
 from harness.sizing import size
 from workloads import Request
@@ -22,7 +22,7 @@ from workloads import Request
 
 def serving_s(cell: CellSpec, requests: Sequence[Request]) -> float | None:
     """None where nothing is modelled, so that nothing can be said."""
-    costs, placement = predictor(cell), size(cell).placement
+    costs, placement = known_costs(cell), size(cell).placement
     if costs is None:
         return None
     if placement is not None and not placement.all_resident:

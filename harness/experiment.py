@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harness.fields import AT_LEAST_ONE, OR_ITS_NAME, Count, CountOrAuto, MistakesError, Name, Positive, Section, Size
+from harness.prediction_error import PredictorSection
 
 Backend = Literal["auto", "cuda", "cpu", "sim", "endpoint"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -166,6 +167,7 @@ class Experiment(Section):
     emulation: Emulation = Emulation()
     measure: Measure = Measure()
     slo: Slo | None = None
+    predictor: PredictorSection | None = None  # what policies believe, made wrong on purpose
 
     @property
     def models_a_machine(self) -> bool:

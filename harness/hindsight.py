@@ -126,9 +126,9 @@ def judge(spec: CellSpec, journal: Path, read_took_s: Callable[[], Mapping[int, 
     judge. A sentence where nothing can be said.
     """
     from harness.build import core_for
-    from harness.costs import cost_table, predictor
+    from harness.costs import cost_table, known_costs, predictor
 
-    costs = cost_table(spec) or predictor(spec)
+    costs = cost_table(spec) or known_costs(spec)  # what modes really take, whatever was believed
     if costs is None:
         return "nothing prices a mode: give a profile"
     core = core_for(spec)

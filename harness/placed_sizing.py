@@ -9,10 +9,10 @@ from engines.core.cost import Predictor
 from engines.core.memory import ModelSizes, Room
 from engines.core.placement import Placement, PlacementError
 from engines.core.policy import PlacingPolicy
-from engines.core.roofline import Roofline
+from engines.core.skewed import skewed
 from engines.model.config import ModelConfig, load_config
 from engines.registry import is_policy, make_engine
-from harness.costs import DTYPE_BYTES, machine_rates, model_costs, predictor
+from harness.costs import DTYPE_BYTES, machine_rates, model_costs, predictor, roofline
 from harness.errors import ConfigError
 from harness.machine import machine_of
 from harness.plan import CellSpec, WorkloadSpec
@@ -58,7 +58,10 @@ def belief(spec: CellSpec) -> Predictor | None:
     believed = predictor(spec)
     if hasattr(believed, "weights_s") or spec.hardware is None:
         return believed
-    return Roofline(model_costs(load_config(spec.model), spec.dtype), machine_rates(machine_of(spec), spec.dtype))
+    hardware = machine_of(spec)
+    costs, rates = model_costs(load_config(spec.model), spec.dtype), machine_rates(hardware, spec.dtype)
+    entry = roofline(costs, rates, hardware.interference)
+    return entry if spec.predictor is None else skewed(entry, spec.predictor.skew)
 
 
 def room_of(spec: CellSpec) -> Room:

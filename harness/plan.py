@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from harness.errors import ConfigError
 from harness.experiment import Budget, DType, Emulation, EngineChoice, Experiment, Slo
 from harness.gpu import local_gpus, torch_reaches_gpu
+from harness.prediction_error import Belief, beliefs
 
 ResolvedBackend = Literal["cuda", "cpu", "sim", "endpoint"]
 LABELS: dict[ResolvedBackend, str] = {
@@ -79,6 +80,7 @@ class CellSpec:
     order: int  # position in the run
     max_request_tokens: int | None = None  # prompt and output together, as every engine of the run can hold it
     profile: ProfileSpec | None = None
+    predictor: Belief | None = None  # how a policy's beliefs are wrong on purpose
     draw: int = 0  # which of the machines that the catalogue entry may as well describe; 0 is the entry itself
     draws: int = 0  # of so many; with draw 0 the cell tells its figures on each of them, too
 
@@ -90,6 +92,7 @@ class CellSpec:
         return _SPEC.validate_json(text)
 
 
+Point = tuple[WorkloadSpec, Belief | None]
 _SPEC: TypeAdapter[CellSpec] = TypeAdapter(CellSpec)
 
 
@@ -99,10 +102,10 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
     from engines.model.config import list_shapes
     from harness.sizing import common_request_tokens
 
-    points = _workload_points(experiment)
+    points = _points(experiment)
     experiment = experiment.model_copy(update={"engines": _engines_on(experiment, backend)})
     cells = []
-    for order, (repeat, workload, engine) in enumerate(_in_order(experiment, points)):
+    for order, (repeat, (workload, believed), engine) in enumerate(_in_order(experiment, points)):
         cell = CellSpec(
             cell_id="",
             experiment=experiment.name,
@@ -126,6 +129,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
             repeat=repeat,
             order=order,
             profile=_profile(experiment.profile),
+            predictor=believed,
             draws=experiment.measure.draws if backend == "sim" and repeat == 0 and experiment.profile is None else 0,
         )
         cells.append(cell)
@@ -169,6 +173,15 @@ def cell_seed(seed: int, kind: str, repeat: int) -> int:
     return int.from_bytes(digest[:4]) >> 1
 
 
+def _points(experiment: Experiment) -> list[Point]:
+    """Each workload with each belief; the options keep the workload's own name."""
+    return [
+        (replace(workload, name=workload.name if each is None else each.named(workload.name)), each)
+        for workload in _workload_points(experiment)
+        for each in beliefs(experiment.predictor)
+    ]
+
+
 def _workload_points(experiment: Experiment) -> list[WorkloadSpec]:
     """Every point of every sweep; two points of one name would overwrite each other's results."""
     from workloads import expand as expand_workload
@@ -184,7 +197,7 @@ def _workload_points(experiment: Experiment) -> list[WorkloadSpec]:
     return points
 
 
-def _in_order(experiment: Experiment, points: list[WorkloadSpec]) -> Iterator[tuple[int, WorkloadSpec, EngineChoice]]:
+def _in_order(experiment: Experiment, points: list[Point]) -> Iterator[tuple[int, Point, EngineChoice]]:
     """Interleaved (A B C, C A B, B C A) spreads a machine's slow drifts over the engines; sequential is A A A B B B."""
     engines = list(experiment.engines)
     repeats = range(experiment.measure.repeats)
@@ -206,6 +219,8 @@ def _cell_id(cell: CellSpec) -> str:
         del identity["engine"]["weight_bits"]
     if cell.engine.gpus == 1:
         del identity["engine"]["gpus"], identity["engine"]["parallel"]
+    if cell.predictor is None:
+        del identity["predictor"]
     canonical = json.dumps(json.loads(_ANY.dump_json(identity)), sort_keys=True)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     return f"{_slug(cell.engine.name)}-{_slug(cell.workload.name)}-r{cell.repeat}-{digest}"

@@ -22,6 +22,7 @@ from harness.errors import ConfigError
 from harness.fitting import Peaks, Samples, fit_gemm, fit_ratios
 from harness.op_tables import Point
 from harness.profile_file import CountPoint, HostPoint, Profile, load_profile, mismatches
+from harness.profile_interference import slowdowns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +81,9 @@ def fitted_hardware(profile: Profile, model: ModelConfig, base: Hardware, name: 
     gpu, cpu, link = fitting.gpu(base.gpu), fitting.cpu(base.cpu), fitting.link(base.link)
     description = f"fitted to a profile of {model.name}; memory, peaks and disk of {base.name}"
     measured = replace(base, name=name, description=description, gpu=gpu, cpu=cpu, link=link)
+    if profile.beside is not None:
+        factors = {unit: each.value for unit, each in slowdowns(profile.points, profile.beside).items()}
+        measured = replace(measured, interference=replace(base.interference, **factors))
     measured = replace(measured, host_overhead_per_step_s=_rounded(profile.overhead.step_s))
     return replace(measured, sources=_sources(base, fitting, cpu is not base.cpu))
 
@@ -178,7 +182,23 @@ def _sources(base: Hardware, fitting: _Fitting, host: bool) -> Mapping[str, Sour
     """What was fitted is measured; what was taken over keeps its grade, unless it was measured: not here, then."""
     kept = {path: _taken_over(source, base.name) for path, source in base.sources.items()}
     kept.pop("gpu.gemm.by_tokens", None)
-    return kept | {path: Source(text, Grade.MEASURED) for path, text in _texts(fitting, host).items()}
+    measured = {path: Source(text, Grade.MEASURED) for path, text in _texts(fitting, host).items()}
+    return kept | measured | _slowdown_sources(fitting.profile)
+
+
+def _slowdown_sources(profile: Profile) -> dict[str, Source]:
+    """With the quartiles of the points as the range: an op is slowed by none, another by a third."""
+    if profile.beside is None:
+        return {}
+    setting = profile.setting
+    text = (
+        f"median over the points of a profile of {setting.model} in {setting.dtype}, {profile.created_utc}: "
+        "each with the other units busy over the same alone; range: quartiles"
+    )
+    return {
+        f"interference.{unit}": Source(text, Grade.MEASURED, each.low, each.high)
+        for unit, each in slowdowns(profile.points, profile.beside).items()
+    }
 
 
 def _taken_over(source: Source, name: str) -> Source:

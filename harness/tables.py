@@ -36,6 +36,7 @@ def listing_table(listing: Listing) -> Table:
 
 def result_table(summary: RunSummary) -> Table:
     """One row per engine and workload: the median over its good repeats. Who took too much is marked."""
+    from results.beliefs import skewed_groups
     from results.query import Group
 
     labels = sorted({str(cell.label) for cell in summary.cells})
@@ -48,6 +49,10 @@ def result_table(summary: RunSummary) -> Table:
     if any(cell.draws for cell in summary.cells):  # beside the throughput
         rows = [(*row[:4], _band(group), *row[4:]) for row, group in zip(rows, groups, strict=True)]
         headings = (*headings[:4], "band", *headings[4:])
+    if losses := {id(each.group): each.of_unskewed for each in skewed_groups(groups)}:
+        told = [losses.get(id(group)) for group in groups]
+        rows = [(*row[:4], "-" if of is None else f"{of:.3f}", *row[4:]) for row, of in zip(rows, told, strict=True)]
+        headings = (*headings[:4], "of unskewed", *headings[4:])
     return _table(f"results, {' and '.join(labels)}", headings, rows, right_from=2)
 
 

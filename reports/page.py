@@ -14,6 +14,7 @@ from reports.judgement import judged
 from reports.rendering import Section, asset, render
 from reports.sections import (
     accuracy,
+    beliefs,
     busy,
     definitions,
     distributions,
@@ -59,6 +60,7 @@ def _page(run: Run) -> str:
 def _sections(run: Run) -> list[Section]:
     evidence = gather(run)
     troubles, chosen, worked = problems.build(run, evidence), modes.build(run), operators.build(run)
+    believed = beliefs.build(run)
     return [
         verdict.build(run, all_clear=troubles is None),
         *([troubles] if troubles else []),
@@ -71,6 +73,7 @@ def _sections(run: Run) -> list[Section]:
         *([chosen] if chosen else []),
         overlap.build(run, evidence),
         accuracy.build(run, evidence),
+        *([believed] if believed else []),
         requests.build(run, evidence),
         definitions.build(),
         provenance.build(run),

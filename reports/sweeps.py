@@ -1,6 +1,7 @@
 """Workloads that differ in their request rate only, and the points of theirs that nothing else beats.
 
-A point of a sweep is known by its name, `chat-0.8rps`: kind or name of the workload, then the rate that was asked for.
+A point of a sweep is known by its name, `chat-0.8rps`: kind or name of the workload, then the rate that was asked for,
+then points of what else was swept.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_POINT = re.compile(r"(?P<base>.+)-(?P<rate>\d+(?:\.\d+)?(?:e-?\d+)?)rps")
+_POINT = re.compile(r"(?P<base>.+)-(?P<rate>\d+(?:\.\d+)?(?:e-?\d+)?)rps(?P<rest>-.+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ def rate_sweeps(workloads: Sequence[str]) -> list[RateSweep]:
     for workload in workloads:
         point = _POINT.fullmatch(workload)
         if point:
-            found.setdefault(point["base"], []).append((float(point["rate"]), workload))
+            found.setdefault(point["base"] + (point["rest"] or ""), []).append((float(point["rate"]), workload))
     return [RateSweep(base, tuple(sorted(points))) for base, points in found.items() if len(points) > 1]
 
 

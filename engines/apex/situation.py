@@ -70,7 +70,7 @@ class Situation:
         return rates
 
     def alone(self) -> float:
-        return self._rate(0, 0, self.linear_s(0) + self.accel_s)
+        return self._rate(0, 0, (self.linear_s(0) + self.accel_s) / self.predict.accel_slowdown)
 
     def in_turns(self) -> float:
         rows = len(self.host)

@@ -76,7 +76,17 @@ def work_of_rows(
 
 
 class CostTable(Protocol):
-    """Seconds of each part of a step, per layer where a layer is meant."""
+    """Seconds of each part of a step, per layer where a layer is meant: beside whatever the other units do meanwhile,
+    for that is when most is asked.
+    """
+
+    @property
+    def alone(self) -> "CostTable":
+        """The same while host and accelerator do not work side by side; itself where that makes no difference."""
+
+    @property
+    def accel_slowdown(self) -> float:
+        """What the accelerator takes beside the host's work, in times of what it takes alone."""
 
     @property
     def step_overhead_s(self) -> float:

@@ -127,7 +127,8 @@ class Pipeline:
     def alone_s(self) -> float:
         """A layer without any host decode."""
         first = self.halves[0]
-        return (self.predict.linear_s(first.rows) if first.rows else 0.0) + first.accel_s
+        beside_s = (self.predict.linear_s(first.rows) if first.rows else 0.0) + first.accel_s
+        return beside_s / self.predict.accel_slowdown
 
     @property
     def layer_s(self) -> float:

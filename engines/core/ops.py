@@ -97,6 +97,7 @@ class Program:
     serial: bool  # every op waits for the one before it, so that nothing overlaps
     devices: int  # accelerators that take part
     ends: TimeLine = field(repr=False, compare=False)  # when each unit is done, by the seconds of each kind
+    beside: bool = False  # host and accelerator work side by side, and may be in each other's way
 
     @staticmethod
     def of(ops: Sequence[Op]) -> "Program":
@@ -111,7 +112,8 @@ class Program:
         serial = all(op.index == 0 or op.index - 1 in op.after for op in ops)
         ends = TimeLine([op.unit for op in ops], [op.after for op in ops], group)
         devices = max([op.device for op in ops], default=0) + 1
-        return Program(tuple(ops), tuple(zip(firsts, counts, strict=True)), group, serial, devices, ends)
+        beside = not serial and any(op.unit is Unit.CPU for op in ops)
+        return Program(tuple(ops), tuple(zip(firsts, counts, strict=True)), group, serial, devices, ends, beside)
 
     def busy(self, known: Sequence[float]) -> list[float]:
         """Seconds of each unit, in the order of `Unit`. `known`: of one op of each kind, in the tally's order."""

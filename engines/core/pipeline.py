@@ -164,6 +164,7 @@ def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) ->
 def _known(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
     """Seconds of one op of each kind, in the order of the tally. `alike` is told of them all."""
     works = [work_of(batch) for batch in plan.batches]
+    costs = costs if program.beside else costs.alone
     known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
     if alike is not None:
         for (op, count), seconds in zip(program.tally, known, strict=True):

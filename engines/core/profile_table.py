@@ -52,6 +52,15 @@ class ProfileTable:
         self._links = {Tier.HOST: _seconds(measured.to_host), Tier.ACCEL: _seconds(measured.to_accel)}
 
     @property
+    def alone(self) -> "ProfileTable":
+        """What was measured alone is all that this table has."""
+        return self
+
+    @property
+    def accel_slowdown(self) -> float:
+        return 1.0
+
+    @property
     def step_overhead_s(self) -> float:
         return self._step_overhead_s
 

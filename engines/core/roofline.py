@@ -1,7 +1,7 @@
 """A cost table made of a machine's rates and a model's sizes: what a machine does at best, and how near it comes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from engines.core.cost import Work
@@ -58,14 +58,43 @@ class MachineRates:
     peer_bytes_per_s: float = 0.0  # from one accelerator to the next, while all pass something on
     peer_latency_s: float = 0.0
 
+    def slowed(self, host: float, links: float, accelerator: float) -> "MachineRates":
+        """Each unit's ops take so many times as long."""
+        return replace(
+            self,
+            gemm_bytes_per_s=self.gemm_bytes_per_s / accelerator,
+            gemm_flops_per_s=self.gemm_flops_per_s / accelerator,
+            gemm_fixed_s=self.gemm_fixed_s * accelerator,
+            attention_bytes_per_s=self.attention_bytes_per_s / accelerator,
+            attention_fixed_s=self.attention_fixed_s * accelerator,
+            packed_bytes_per_s=self.packed_bytes_per_s / accelerator,
+            packed_flops_per_s=self.packed_flops_per_s / accelerator,
+            host_attention_bytes_per_s=self.host_attention_bytes_per_s / host,
+            host_gemm_bytes_per_s=self.host_gemm_bytes_per_s / host,
+            h2d_bytes_per_s=self.h2d_bytes_per_s / links,
+            d2h_bytes_per_s=self.d2h_bytes_per_s / links,
+            peer_bytes_per_s=self.peer_bytes_per_s / accelerator,
+            peer_latency_s=self.peer_latency_s * accelerator,
+        )
+
 
 class Roofline:
     """t = ((bytes / B)^p + (flops / F)^p)^(1/p) + fixed, times one scale for emulating a machine in slow motion."""
 
-    def __init__(self, model: ModelCosts, machine: MachineRates, time_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: ModelCosts,
+        machine: MachineRates,
+        time_scale: float = 1.0,
+        alone: MachineRates | None = None,
+        accel_slowdown: float = 1.0,
+    ) -> None:
+        """`alone`: the rates of units that work one at a time, where they differ from those of `machine`."""
         self.model = model
         self.machine = machine
         self.time_scale = time_scale
+        self.accel_slowdown = accel_slowdown
+        self.alone = self if alone is None else Roofline(model, alone, time_scale)
         self._kv_bytes = model.kv_bytes_per_token * model.tokens_each
         self.pre_attention_s = lru_cache(4096)(self._pre_attention_s)
         self.post_attention_s = lru_cache(4096)(self._post_attention_s)
@@ -82,7 +111,9 @@ class Roofline:
         """Whether the other one says the same of everything."""
         if not isinstance(other, Roofline):
             return False
-        return (self.model, self.machine, self.time_scale) == (other.model, other.machine, other.time_scale)
+        if (self.model, self.machine, self.time_scale) != (other.model, other.machine, other.time_scale):
+            return False
+        return self.alone.machine == other.alone.machine
 
     @property
     def step_overhead_s(self) -> float:

@@ -31,7 +31,7 @@ class SteadyCost:
     def __init__(self, plan: StepPlan, placement: Placement, costs: CostTable) -> None:
         self.program = lower(plan, placement)
         work = work_of(plan.batches[0])
-        self._costs = costs
+        self._costs = costs = costs if self.program.beside else costs.alone
         tally = self.program.tally
         self._terms_s = [count * seconds_of(op, work, (), costs) for op, count in tally]
         self._units = [op.unit for op, _ in tally]

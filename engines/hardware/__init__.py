@@ -5,7 +5,19 @@ A machine is data, never code: users add one with a YAML file of their own, by p
 
 from engines.hardware.catalogue import HardwareError, catalogue_names, load_hardware
 from engines.hardware.draws import drawn, uncertain
-from engines.hardware.machine import ByTokens, Cpu, Disk, Gemm, Gpu, GpuAttention, Grade, Hardware, Link, Source
+from engines.hardware.machine import (
+    ByTokens,
+    Cpu,
+    Disk,
+    Gemm,
+    Gpu,
+    GpuAttention,
+    Grade,
+    Hardware,
+    Interference,
+    Link,
+    Source,
+)
 
 __all__ = [
     "ByTokens",
@@ -17,6 +29,7 @@ __all__ = [
     "Grade",
     "Hardware",
     "HardwareError",
+    "Interference",
     "Link",
     "Source",
     "catalogue_names",

@@ -24,6 +24,7 @@ from engines.suggest import did_you_mean
 MAY_BE_ZERO = frozenset({"fixed_s", "op_fixed_s", "latency_s", "host_overhead_per_step_s"})
 TEXT_KEYS = ("name", "description", "gpu_name")
 CONSTANT_KEYS = frozenset({"value", "source", "grade", "low", "high"})
+SLOWDOWNS = "interference."  # a section of factors on what ops take alone
 BY_TOKENS_KEYS = frozenset({"tokens", "ratios", "source", "grade"})
 
 
@@ -183,6 +184,8 @@ def _constant(raw: object, path: str, reading: _Reading) -> float:
     for key, number in numbers.items():
         if math.isnan(number) or number < 0 or (number == 0 and not zero_allowed):
             problems.append(f"{path}.{key}: expected a positive number, not {raw[key]!r}")
+        elif path.startswith(SLOWDOWNS) and number < 1:
+            problems.append(f"{path}.{key}: expected 1 (undisturbed) or more, not {raw[key]!r}")
     reading.sources[path] = replace(source, low=numbers.get("low"), high=numbers.get("high"))
     return numbers["value"]
 

@@ -109,6 +109,15 @@ class Peers:
 
 
 @dataclass(frozen=True, slots=True)
+class Interference:
+    """Times as long as alone: what ops take while host and accelerator work side by side. 1 is undisturbed."""
+
+    host: float = 1.0  # host attention and products, beside the accelerator and its copies; they share a memory
+    links: float = 1.0  # copies, beside host attention
+    accelerator: float = 1.0  # its ops, beside host attention: by way of the launching thread, or of a shared memory
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     name: str
     description: str
@@ -120,6 +129,7 @@ class Hardware:
     host_overhead_per_step_s: float
     sources: Mapping[str, Source]  # by dotted path: "gpu.gemm.exponent"
     peers: Peers | None = None  # a machine with one GPU has none
+    interference: Interference = Interference()
 
     def at(self, path: str) -> object:
         """What is at a dotted path, as `sources` has them."""

@@ -13,8 +13,9 @@ from reports.values import ABSENT, count, figure, flatten, listing, quantity
 from results.query import Run
 from results.schema import CellSummary
 
-# Entries of `resolved` that are about the requests, not about the engine: they have a table of their own.
-ABOUT_WORKLOAD = frozenset({"workload", "clipped", "saturation"})
+# Entries of `resolved` that are about the requests or the experiment, not about the engine: they have tables of their
+# own.
+ABOUT_WORKLOAD = frozenset({"workload", "clipped", "saturation", "predictor"})
 
 
 @dataclass(frozen=True, slots=True)

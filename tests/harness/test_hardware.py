@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engines.hardware import ByTokens, Grade, HardwareError, catalogue_names, load_hardware
+from engines.hardware import ByTokens, Grade, HardwareError, Interference, catalogue_names, load_hardware
 from harness.costs import machine_rates
 
 
@@ -36,7 +36,7 @@ def test_every_constant_has_a_source_and_an_honest_grade() -> None:
     machine = load_hardware("t4_g4dn_4xlarge")
     assert machine.sources["gpu.flops.float16"].grade is Grade.DATASHEET
     assert machine.sources["gpu.gemm.compute_efficiency"].grade is Grade.ASSUMED
-    assert len(machine.sources) == 28
+    assert len(machine.sources) == 31
     assert "bfloat16" not in machine.gpu.flops
 
 
@@ -108,6 +108,32 @@ def test_a_larger_g5_instance_has_more_of_the_same_host() -> None:
     assert bandwidths == sorted(bandwidths)
     assert bandwidths[0] < 50e9, "half a chiplet reads no more than a chiplet does"
     assert bandwidths[-1] < 204.8e9, "nor four chiplets more than the socket has"
+
+
+@pytest.mark.parametrize("name", catalogue_names())
+def test_what_units_cost_each_other_is_neutral_with_a_range(name: str) -> None:
+    """Nobody has measured it on these machines: the entry says undisturbed, and the range goes into bands."""
+    machine = load_hardware(name)
+    assert machine.interference == Interference()
+    for unit in ("host", "links", "accelerator"):
+        source = machine.sources[f"interference.{unit}"]
+        assert (source.grade, source.low) == (Grade.ASSUMED, 1.0)
+        assert source.has_range
+
+
+def test_a_machine_without_interference_is_undisturbed_and_none_is_helped(tmp_path: Path) -> None:
+    values = _a10()
+    factor = values["interference"]["host"]
+    del values["interference"]
+    assert load_hardware(str(_written(tmp_path, values))).interference == Interference()
+    values["interference"] = {"host": factor | {"value": 0.9, "low": 0.8}}
+    with pytest.raises(HardwareError) as caught:
+        load_hardware(str(_written(tmp_path, values)))
+    said = str(caught.value).splitlines()
+    assert [line.partition(": interference.host.")[2] for line in said] == [
+        "value: expected 1 (undisturbed) or more, not 0.9",
+        "low: expected 1 (undisturbed) or more, not 0.8",
+    ]
 
 
 def test_a_machine_of_the_users_own(tmp_path: Path) -> None:

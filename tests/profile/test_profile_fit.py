@@ -20,7 +20,7 @@ from engines.model.config import load_config
 from harness.catalogue_entry import write_entry
 from harness.costs import machine_rates, model_costs
 from harness.errors import ConfigError
-from harness.profile_file import CountPoint, Points, Profile, Spread, save_profile
+from harness.profile_file import CountPoint, Points, Profile, Spread, load_profile, save_profile
 from harness.profile_fit import line
 from tests.harness.conftest import Call
 from tests.profile import laws
@@ -122,6 +122,9 @@ def test_it_says_what_was_measured_and_what_was_taken_over(call: Call, profile_p
         "link.d2h_bytes_per_s",
         "link.latency_s",
         "host_overhead_per_step_s",
+        "interference.host",
+        "interference.links",
+        "interference.accelerator",
     }
     assert found.sources["gpu.memory_bytes"].text.startswith("taken over from a10: ")
     assert found.sources["gpu.memory_bytes"].grade is base.sources["gpu.memory_bytes"].grade
@@ -140,6 +143,37 @@ def test_what_was_measured_elsewhere_is_an_assumption_here(call: Call, profile_p
     assert found.cpu.attention_share == load_hardware(str(first)).cpu.attention_share
     assert found.sources["cpu.attention_share"].grade is Grade.ASSUMED
     assert found.sources["gpu.gemm.exponent"].grade is Grade.MEASURED
+
+
+def test_what_units_cost_each_other_comes_back_as_a_factor_with_its_range(
+    call: Call, profile_file: Path, tmp_path: Path
+) -> None:
+    """The profile's law has every point slower by one factor; one of the host's points is given another."""
+    profile = load_profile(profile_file)
+    assert profile.beside is not None
+    first, *others = profile.beside.host_attention
+    faster = first.model_copy(update={"median_s": first.median_s / laws.BESIDE / 2})
+    points = profile.beside.model_copy(update={"host_attention": (faster, *others)})
+    save_profile(profile_file, profile.model_copy(update={"beside": points}))
+    out = tmp_path / "mine.yaml"
+    answer = call("profile", "--from", profile_file, "--fit", out, "--hardware", BASE)
+    assert answer.code == 0, answer.err
+    found = load_hardware(str(out))
+    for unit in ("host", "links", "accelerator"):
+        assert getattr(found.interference, unit) == pytest.approx(laws.BESIDE, rel=1e-3)
+    source = found.sources["interference.host"]
+    assert source.grade is Grade.MEASURED
+    assert source.low is not None
+    assert 1.0 <= source.low <= found.interference.host
+
+
+def test_a_profile_made_alone_says_nothing_of_interference(call: Call, profile_file: Path, tmp_path: Path) -> None:
+    save_profile(profile_file, load_profile(profile_file).model_copy(update={"beside": None}))
+    out = tmp_path / "mine.yaml"
+    assert call("profile", "--from", profile_file, "--fit", out, "--hardware", BASE).code == 0
+    found, base = load_hardware(str(out)), load_hardware(BASE)
+    assert found.interference == base.interference
+    assert found.sources["interference.host"].text.startswith(f"taken over from {BASE}: ")
 
 
 def test_a_profile_as_this_harness_writes_them_makes_a_machine(call: Call, profile_file: Path, tmp_path: Path) -> None:

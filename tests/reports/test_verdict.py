@@ -38,8 +38,8 @@ def test_figures_and_bands_of_fewer_are_those_of_the_terminal(tmp_path: Path) ->
     band = "; 1.10-1.45 times as fast on 4 machines within the catalogue's ranges"
     page = built(run_with(tmp_path, f"{told}{band} [simulated]", repeats=1))
     said = [sentence.text for sentence in page.all("p", class_="verdict")]
-    assert said == [f"{told}{band} simulated"]
-    assert "1 repeat: figures are shown, a verdict needs at least 5 pairs" in page.text
+    assert said[0] == f"{told}{band} simulated"
+    assert said[1].startswith("1 repeat: figures are shown, a verdict needs at least 5 pairs")
 
 
 def test_sentences_that_compare_nothing_need_no_pairs(tmp_path: Path) -> None:
