@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from engines.core.skewed import Skew
 from harness.fields import Section
@@ -60,12 +60,12 @@ def _schema(of: dict[str, Any]) -> WithJsonSchema:
 
 
 Factors = Annotated[
-    tuple[float, ...], PlainValidator(_factors), _schema({"type": "number", "exclusiveMinimum": 0, "default": 1})
+    tuple[float, ...], BeforeValidator(_factors), _schema({"type": "number", "exclusiveMinimum": 0, "default": 1})
 ]
 Noises = Annotated[
-    tuple[float, ...], PlainValidator(_noises), _schema({"type": "number", "minimum": 0, "maximum": NOISE_AT_MOST})
+    tuple[float, ...], BeforeValidator(_noises), _schema({"type": "number", "minimum": 0, "maximum": NOISE_AT_MOST})
 ]
-Seeds = Annotated[tuple[int, ...], PlainValidator(_seeds), _schema({"type": "integer", "minimum": 0})]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), _schema({"type": "integer", "minimum": 0})]
 
 
 class PredictorSection(Section):

@@ -28,16 +28,31 @@ class Forecast:
             self._placement = plan.places
         if not plan.cohorts:
             program = lower(plan, self._placement)
-            return makespan(program, plan, self._costs, begin_s, self._host.free_s)[0]
+            seconds = makespan(program, plan, self._costs, begin_s, self._host.free_s)[0]
+            _sooner(self._host, begin_s + seconds - result.ended_s)
+            return seconds
         line = _Retold(plan, self._costs, self._host, begin_s)
         line.answers = list(reversed(result.answers))
         run_pass(plan.cohorts, len(self._placement.layers), line)
+        _sooner(self._host, line.now_s - result.ended_s)
         return line.now_s - begin_s
 
     def each_of(self, stretch: Stretch) -> list[float]:
         """Of the steps of a stretch: one after the other, so that nobody is left busy."""
         cost = SteadyCost(stretch.plan, self._placement, self._costs)
         return [cost.step(work)[0] for work in stretch.repeats.works]
+
+
+def _sooner(host: HostLine, late_s: float) -> None:
+    """What is still under way as seen from when the step really ended: a table that is too slow errs in every step
+    anew, and not by the sum of all steps before.
+    """
+    if late_s <= 0.0:
+        return
+    for unit in host.free_s:
+        host.free_s[unit] -= late_s
+    for cohort in host.back_s:
+        host.back_s[cohort] -= late_s
 
 
 class _Retold(PassLine):
@@ -48,5 +63,7 @@ class _Retold(PassLine):
             self.now_s += max(cohort.patience_us, 0) * 1e-6
             return False
         patience_s = float("inf") if cohort.patience_us == AWAITED else cohort.patience_us * 1e-6
-        self.now_s = max(self.now_s, min(self.back_s(cohort), self.now_s + patience_s))
+        until_s = self.now_s + patience_s
+        _sooner(self._host, self.back_s(cohort) - until_s)  # it was back by then, whatever the table says
+        self.now_s = max(self.now_s, min(self.back_s(cohort), until_s))
         return True
