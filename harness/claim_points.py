@@ -1,4 +1,5 @@
-"""What our engines say to a claim: a number for each workload of its test, and the band that uncertain constants leave.
+"""What our engines say to a claim on a simulated machine: a number for each workload of its test, and the band that
+uncertain constants leave. Measuring is claim_runs.py's.
 
 One simulation serves every claim that asks about it. Nothing here knows what was claimed.
 """
@@ -19,7 +20,9 @@ from harness.plan import CellSpec, expand
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`low` and `high`: over the machines that the catalogue entry may as well describe, its own among them."""
+    """`low` and `high`: over the machines that the catalogue entry may as well describe, its own among them; of a
+    measurement, its 95 % interval.
+    """
 
     workload: str
     value: float
@@ -33,6 +36,7 @@ class Found:
 
     points: tuple[Point, ...]
     problem: str = ""
+    label: str = "simulated"
 
 
 Place = tuple[str, tuple[str, ...], str, str]  # config, what is set, workload, engine
@@ -63,14 +67,8 @@ def _answers(tests: Iterable[Trial], draws: int, progress: Progress) -> dict[Pla
 
 def _cells(test: Trial) -> Iterable[tuple[Place, CellSpec]]:
     for cell in expand(load_experiment(test.config, ["backend=sim", "measure.repeats=1", *test.set]), "sim"):
-        if cell.engine.name in test.engines and _asked(test, cell.workload.name):
+        if cell.engine.name in test.engines and test.asks(cell.workload.name):
             yield (test.config, test.set, cell.workload.name, cell.engine.name), replace(cell, draws=0)
-
-
-def _asked(test: Trial, workload: str) -> bool:
-    if test.trend is not None:
-        return workload in (test.trend.over, test.trend.of)
-    return not test.workloads or workload in test.workloads
 
 
 def _found(test: Trial, answers: Mapping[Place, Answer]) -> Found:
@@ -80,14 +78,14 @@ def _found(test: Trial, answers: Mapping[Place, Answer]) -> Found:
     mine = {
         (workload, engine): answer
         for (config, sets, workload, engine), answer in answers.items()
-        if (config, sets) == (test.config, test.set) and engine in test.engines and _asked(test, workload)
+        if (config, sets) == (test.config, test.set) and engine in test.engines and test.asks(workload)
     }
     problems = [f"{engine} on {workload}: {a.problem}" for (workload, engine), a in mine.items() if a.problem]
     if problems:
         return Found((), "; ".join(dict.fromkeys(problems)))
     workloads = list(dict.fromkeys(workload for workload, _ in mine))
     points = []
-    for workload, values in _series(test, workloads, lambda at, engine: mine[at, engine].values(test.metric)):
+    for workload, values in series(test, workloads, lambda at, engine: mine[at, engine].values(test.metric)):
         found = Range.of(values)
         if found is None:
             return Found((), f"{test.metric} on {workload} is not there")
@@ -95,7 +93,8 @@ def _found(test: Trial, answers: Mapping[Place, Answer]) -> Found:
     return Found(tuple(points), "" if points else "the experiment has none of the workloads")
 
 
-def _series(test: Trial, workloads: Sequence[str], of: Callable[[str, str], Values]) -> Iterable[tuple[str, Values]]:
+def series(test: Trial, workloads: Sequence[str], of: Callable[[str, str], Values]) -> Iterable[tuple[str, Values]]:
+    """The numbers that a test asks for, by workload: machine by machine, or repeat by repeat, as `of` has them."""
     if test.trend is not None:
         at, engine = test.trend, test.trend.engine
         yield f"{at.of} / {at.over}", ratios(of(at.of, engine), of(at.over, engine))

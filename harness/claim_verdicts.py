@@ -45,11 +45,12 @@ class Verdict:
         }
 
 
-def verdict(claim: Claim, found: Found | None, label: str = "simulated") -> Verdict:
+def verdict(claim: Claim, found: Found | None) -> Verdict:
     if claim.untestable is not None or found is None:
         return Verdict(claim, Word.UNTESTABLE, "", (), str(claim.untestable))
     if not found.points:
         return Verdict(claim, Word.UNTESTABLE, "", (), found.problem)
+    label = found.label
     judged = _judged(claim.expect, found.points)
     met = [_met(claim.expect, point, claim.tolerance) for point in judged]
     word = WORDS[label][0 if all(met) else 1]

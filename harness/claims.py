@@ -60,6 +60,11 @@ class Trial(Section):
             raise ValueError("give the config that it is tested with; weights needs none")
         return self
 
+    def asks(self, workload: str) -> bool:
+        if self.trend is not None:
+            return workload in (self.trend.over, self.trend.of)
+        return not self.workloads or workload in self.workloads
+
     @property
     def engines(self) -> frozenset[str]:
         if self.ratio is not None:

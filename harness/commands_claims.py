@@ -1,11 +1,12 @@
 """The commands that take a stand: claims and recommend. Registered in cli.py, which owns the exit codes.
 
-Both simulate many cells and leave no run folder; what to run for records is in their answer.
+What is simulated leaves no run folder; what claims measure does.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,30 +15,45 @@ import typer
 from harness.commands_answers import Said, command_line, require_folder, told
 from harness.terminal import JsonOption, console, print_json
 
+
+class ClaimBackend(StrEnum):
+    auto = "auto"
+    sim = "sim"
+    cuda = "cuda"
+
+
 DrawsOption = Annotated[int, typer.Option(min=1, help="Machines within the ranges of uncertain constants.")]
 
 
 def claims(
     only: Annotated[list[str], typer.Option(help="A claim's id, or its beginning; all of them if not given.")] = [],  # noqa: B006
     draws: DrawsOption = 8,
+    backend: Annotated[
+        ClaimBackend,
+        typer.Option(help="auto measures claims about the GPU that is here, simulates others; cuda only measures."),
+    ] = ClaimBackend.auto,
+    runs: Annotated[Path, typer.Option(help="The folder in which runs that measure get their own.")] = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="An HTML page to write.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Published claims, and what we find: reproduced only where it was measured on that machine."""
-    from harness.claim_points import found_for
+    from harness.claim_runs import found_where_possible
     from harness.claim_verdicts import verdict
     from harness.claims import chosen, load_claims
+    from harness.progress import watcher_for
     from harness.tables import claims_table
 
     require_folder(out)
     asked = chosen(load_claims(), only)
-    found = found_for(asked, draws, Said())
+    watcher = watcher_for(console(stderr=True), quiet=as_json)
+    found = found_where_possible(asked, backend.value, draws, runs, watcher, Said())
     verdicts = [verdict(claim, found.get(claim.id)) for claim in asked]
     if out is not None:
         from reports.claims_page import claims_page
         from results.files import write_text
 
-        command = command_line("claims", {"draws": draws}, *(word for name in only for word in ("--only", name)))
+        chosen_ones = (word for name in only for word in ("--only", name))
+        command = command_line("claims", {"draws": draws, "backend": backend.value}, *chosen_ones)
         write_text(out, claims_page([each.to_json() for each in verdicts], told(command)))
     if as_json:
         print_json([each.to_json() for each in verdicts])

@@ -35,7 +35,8 @@ WORDS = {
 }
 RULES = (
     "A range is met when the band reaches it on every point that can be formed, a bound likewise; an “up to” when the "
-    "band of the best point reaches it. What print rounds away is tolerated."
+    "band of the best point reaches it. What print rounds away is tolerated. Of what was measured the band is the 95 % "
+    "interval over repeats."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from statistics import fmean, pstdev
 
 import pytest
@@ -87,7 +88,7 @@ def test_noise_is_as_large_as_it_says_and_leans_to_no_side() -> None:
 def test_between_two_powers_of_two_noise_goes_from_one_to_the_other() -> None:
     believed = skewed(TRUTH, Skew(noise=0.2, seed=3))
     ratios = [believed.linear_s(rows) / TRUTH.linear_s(rows) for rows in range(64, 129)]
-    steps = [abs(b - a) for a, b in zip(ratios, ratios[1:], strict=False)]
+    steps = [abs(b - a) for a, b in pairwise(ratios)]
     assert max(steps) < 0.05
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,13 @@ def test_what_print_rounds_away_is_no_difference() -> None:
 
 def test_only_a_measurement_reproduces() -> None:
     claim, found = _claim(Expect(at_least=1.0)), _found((1.5, 1.4, 1.6))
-    assert verdict(claim, found, "measured").word is Word.REPRODUCED
-    assert verdict(claim, _found((0.5, 0.4, 0.6)), "measured").word is Word.NOT_REPRODUCED
-    assert verdict(claim, found, "simulated").word is Word.CONSISTENT
+    assert verdict(claim, replace(found, label="measured")).word is Word.REPRODUCED
+    assert verdict(claim, replace(_found((0.5, 0.4, 0.6)), label="measured")).word is Word.NOT_REPRODUCED
+    assert verdict(claim, found).word is Word.CONSISTENT
+    assert [verdict(claim, replace(found, label=label)).label for label in ("measured", "simulated")] == [
+        "measured",
+        "simulated",
+    ]
 
 
 def test_what_could_not_be_run_is_not_testable_and_says_why() -> None:
