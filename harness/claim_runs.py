@@ -56,8 +56,8 @@ def measured(test: Trial, cells: Cells) -> Found:
             groups.setdefault((cell.workload, cell.engine), []).append(cell)
     comparable = {at: Group(at[1], at[0], tuple(found)).comparable for at, found in groups.items()}
     problems = [
-        f"{engine} on {workload}: {len(found)} of {len(groups[workload, engine])} repeats are good, {MIN_PAIRS} are needed"
-        for (workload, engine), found in comparable.items()
+        f"{at[1]} on {at[0]}: {len(found)} of {len(groups[at])} repeats are good, {MIN_PAIRS} are needed"
+        for at, found in comparable.items()
         if len(found) < MIN_PAIRS
     ]
     if problems:

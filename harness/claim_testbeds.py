@@ -61,7 +61,7 @@ class Asked:
 
 
 def runs_for(tests: Sequence[Trial]) -> dict[Setup, Experiment]:
-    """The experiments that answer them on the GPU: each setup once, and no engine or workload that nobody asks about."""
+    """The experiments that answer them on the GPU: each setup once, without what nobody asks about."""
     asked: dict[Setup, Asked] = {}
     for test in tests:
         asked.setdefault((test.config, test.set), Asked()).add(test)

@@ -13,7 +13,7 @@ import pytest
 from engines.apex.policy import Apex
 from engines.core.cost import Work
 from engines.core.roofline import Roofline
-from engines.hardware import Hardware, load_hardware
+from engines.hardware import Hardware, Interference, load_hardware
 from harness.catalogue_entry import write_entry
 from harness.config import load_experiment
 from harness.explain import explain
@@ -43,6 +43,10 @@ def _gpu(machine: Hardware, **changes: float) -> Hardware:
 
 def _cpu(machine: Hardware, **changes: float) -> Hardware:
     return replace(machine, cpu=replace(machine.cpu, **changes))  # type: ignore[arg-type]
+
+
+def _disturbed(machine: Hardware, factor: float) -> Hardware:
+    return replace(machine, interference=Interference(host=factor, links=factor))
 
 
 def _faster_link(machine: Hardware) -> Hardware:
@@ -101,6 +105,22 @@ def test_a_better_machine_slows_no_engine_down(what: str, engine: str, rates: di
 @pytest.mark.parametrize("what", BUDGETS)
 def test_more_memory_slows_no_engine_down(what: str, engine: str, rates: dict[str, float]) -> None:
     assert _rate(engine, T4, BUDGETS[what]) >= (1 - LOSS) * rates[engine]
+
+
+@pytest.mark.parametrize("engine", ["gpu_only", "{kind: static_partition, host_share: 0.5}", "neo", "apex"])
+def test_units_in_each_others_way_slow_down_who_has_them_work_side_by_side(
+    engine: str, rates: dict[str, float], tmp_path: Path
+) -> None:
+    """static_partition's host works in turns with the accelerator; only copies of prompts' KV are beside it."""
+    path = tmp_path / "disturbed.yaml"
+    write_entry(path, _disturbed(load_hardware(T4), 1.5), "in each other's way")
+    found = _rate(engine, str(path))
+    if engine == "gpu_only":
+        assert found == rates[engine]
+    elif engine in ("neo", "apex"):
+        assert found < 0.97 * rates[engine]
+    else:
+        assert 0.99 * rates[engine] < found <= rates[engine]
 
 
 @pytest.mark.parametrize("engine", ["gpu_only", "neo", "apex"])
