@@ -152,6 +152,9 @@ class SkewedPlacedCosts(SkewedCosts):
         factor = self._link("down" if target is Tier.HOST else "up", rows)
         return self._placed.rows_s(values_per_row, rows, target) * factor
 
+    def next_stage_s(self, rows: int) -> float:
+        return self._placed.next_stage_s(rows) * self._link("next_stage", rows)
+
     def host_prompts_s(self, work: Work) -> float:
         factor = self._skew.host_attention * self._noise("host_prompts", work.prefill_kv_tokens)
         return self._placed.host_prompts_s(work) * factor
