@@ -31,8 +31,8 @@ def bed_of(test: Trial, backend: ClaimBackend) -> Testbed:
         return Testbed(False, "asked for" if backend == "sim" else "arithmetic")
     experiment = load_experiment(test.config, ["backend=auto", *test.set])
     found, _, why = resolve_backend(experiment)
-    if found == "cuda" and (packed := test.engines & set(left_out(experiment, "cuda"))):
-        found, why = "sim", f"the weights of {', '.join(sorted(packed))} are packed in simulation only"
+    if found == "cuda" and (only := test.engines & set(left_out(experiment, "cuda"))):
+        found, why = "sim", f"packed weights and several GPUs are simulated only: {', '.join(sorted(only))}"
     if found == "cuda":
         return Testbed(True, why)
     return Testbed(False if backend == "auto" else None, why)
