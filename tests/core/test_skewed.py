@@ -17,7 +17,9 @@ from tests.core.worlds import MACHINE, MODEL
 from tests.profile import laws
 
 WORK = Work(tokens=9, decode_rows=2, decode_kv_tokens=300, prefill_tokens=7, prefill_kv_tokens=7, prefill_pairs=28)
-RATES = replace(MACHINE, host_gemm_bytes_per_s=1e9, host_gemm_flops_per_s=1e10, disk_read_bytes_per_s=1e8, peer_bytes_per_s=1e9)
+RATES = replace(
+    MACHINE, host_gemm_bytes_per_s=1e9, host_gemm_flops_per_s=1e10, disk_read_bytes_per_s=1e8, peer_bytes_per_s=1e9
+)
 TRUTH = Roofline(replace(MODEL, matrices=((8, 24), (8, 8), (8, 32), (32, 8))), RATES)
 QKV = (Part.QKV,)
 UP = Move(0, Tier.HOST, (0,), Tier.ACCEL, (0,), 64)
@@ -57,7 +59,7 @@ def _said(costs: Roofline | SkewedCosts) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("kind", list(_said(TRUTH)))
 def test_a_factor_is_on_its_own_kind_of_op_and_on_no_other(kind: str) -> None:
-    believed = skewed(TRUTH, replace(Skew(), **{kind: 1.25}))
+    believed = skewed(TRUTH, replace(Skew(), **{kind: 1.25}))  # type: ignore[arg-type]
     assert isinstance(believed, SkewedCosts)
     true_s, believed_s = _said(TRUTH), _said(believed)
     for other, seconds in true_s.items():
