@@ -2,8 +2,8 @@
 
 Constants are fitted to every second token count of a machine's table and asked about the others, through the roofline
 that simulations use: per layer (what a step is made of) and per op. Then the same points by the catalogue's entry as it
-is shipped, and by constants fitted to the other machines alone. Linear ops only: norms, activations and rotary
-positions are not in the formula, and take 2 to 5 % of a layer on an RTX 4090.
+is shipped, and by constants fitted to the other machines alone. Norms, activations and rotary positions are left out
+of these, and shown for themselves: as a share of the layer's products, and how near the entry's constants come.
 
 Last, gpu_only beside the log of a real run of vLLM: costed with that card's tables and nothing else, with and without
 what that run had, KV found again by preempted requests; and with the catalogue's entry, whose layers have no norms and
@@ -23,10 +23,11 @@ from engines.core.cost import CostTable
 from engines.core.placement import Part
 from engines.core.profile_table import ProfileTable
 from engines.core.roofline import Roofline
-from engines.hardware import ByTokens, Hardware, load_hardware
+from engines.hardware import ByShape, Hardware, load_hardware
 from engines.model.config import load_config
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs
-from harness.fitting import Fit, Peaks, Samples, fit_gemm, fit_ratios
+from harness.fitting import Fit, Peaks, Samples, fit_gemm
+from harness.fitting_ratios import Tables, fit_tables
 from harness.log_replay import (
     PREEMPTIONS_THERE,
     CoreMaker,
@@ -45,7 +46,7 @@ from harness.vllm_op_costs import MACHINE as LOG_MACHINE
 from harness.vllm_op_costs import MODEL as LOG_MODEL
 from harness.vllm_op_costs import measured_costs
 
-WITH_RATIOS = "fit and 16 ratios"
+WITH_RATIOS = "fit and 16 ratios a product"
 ALONE = "fit"
 SHIPPED = "catalogue entry"
 OTHERS = "fit to the others"
@@ -70,6 +71,7 @@ class Row:
     compute_efficiency: float
     exponent: float
     fixed_s: float
+    tile_rows: int
     layer: Errors
     op: Errors
     ops: dict[str, Errors]
@@ -81,18 +83,19 @@ def rows(tables: Sequence[LinearTable]) -> Iterator[Row]:
     for table in tables:
         hardware = load_hardware(table.machine)
         learned, asked = halves(table.points)
-        fit, ratios = fitted(learned, peaks_of(table))
-        yield _row(table, WITH_RATIOS, with_fit(hardware, fit, ratios), asked)
-        yield _row(table, ALONE, with_fit(hardware, fit), asked)
+        found = fitted(learned, table)
+        yield _row(table, WITH_RATIOS, with_fit(hardware, found.fit, found.by_shape), asked)
+        yield _row(table, ALONE, with_fit(hardware, found.fit), asked)
         yield _row(table, SHIPPED, hardware, table.points)
         others = [samples[machine] for machine in samples if machine != table.machine]
         if others:
             yield _row(table, OTHERS, with_fit(hardware, fit_gemm(Samples.joined(others))), table.points)
 
 
-def fitted(points: Sequence[Point], peaks: Peaks) -> tuple[Fit, ByTokens]:
-    fit = fit_gemm(Samples.of(points, peaks))
-    return fit, fit_ratios(layer_points(points), peaks, fit)
+def fitted(points: Sequence[Point], table: LinearTable) -> Tables:
+    shapes = dict(zip(OPS, load_config(table.model).matrices, strict=True))
+    products = {shape: [point for point in points if point.op == op] for op, shape in shapes.items()}
+    return fit_tables(points, products, peaks_of(table))
 
 
 def peaks_of(table: LinearTable) -> Peaks:
@@ -100,13 +103,14 @@ def peaks_of(table: LinearTable) -> Peaks:
     return Peaks(gpu.bandwidth_bytes_per_s, gpu.flops[table.dtype], DTYPE_BYTES[table.dtype])
 
 
-def with_fit(hardware: Hardware, fit: Fit, ratios: ByTokens | None = None) -> Hardware:
-    gemm = replace(fit.gemm, by_tokens=ratios)
+def with_fit(hardware: Hardware, fit: Fit, by_shape: ByShape | None = None) -> Hardware:
+    gemm = replace(fit.gemm, by_shape=by_shape)
     return replace(hardware, gpu=replace(hardware.gpu, gemm=gemm, op_fixed_s=fit.fixed_s))
 
 
 def _row(table: LinearTable, constants: str, hardware: Hardware, points: Sequence[Point]) -> Row:
-    costs = Roofline(model_costs(load_config(table.model), table.dtype), machine_rates(hardware, table.dtype))
+    products_alone = replace(hardware, gpu=replace(hardware.gpu, small_ops=None))
+    costs = Roofline(model_costs(load_config(table.model), table.dtype), machine_rates(products_alone, table.dtype))
     by_op = {op: [point for point in points if point.op == op] for op in OPS}
     gemm = hardware.gpu.gemm
     return Row(
@@ -116,6 +120,7 @@ def _row(table: LinearTable, constants: str, hardware: Hardware, points: Sequenc
         gemm.compute_efficiency,
         gemm.exponent,
         hardware.gpu.op_fixed_s,
+        gemm.tile_rows,
         errors(costs, layer_points(points)),
         errors(costs, points),
         {op: errors(costs, chosen) for op, chosen in by_op.items()},
@@ -207,7 +212,7 @@ def _print_rows(found: Sequence[Row]) -> None:
         print(
             f"{row.machine} by {row.constants}: per layer {_words(row.layer)}; per op {_words(row.op)} "
             f"(e_b {row.bandwidth_efficiency:.3f}, e_c {row.compute_efficiency:.3f}, p {row.exponent:.2f}, "
-            f"fixed {row.fixed_s * 1e6:.1f} us)"
+            f"fixed {row.fixed_s * 1e6:.1f} us, tile {row.tile_rows})"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from engines.hardware import ByTokens, Hardware, Source, load_hardware
+from engines.hardware import ByShape, ByTokens, Hardware, Product, Source, load_hardware
 from results.files import write_text
 
 LIST_WIDTH = 100
@@ -47,7 +47,9 @@ class _Writing:
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, ByTokens):
-            return {"tokens": list(value.tokens), "ratios": list(value.ratios), **self._source(path)}
+            return {**_lists(value), **self._source(path)}
+        if isinstance(value, ByShape):
+            return {"products": [_product(each) for each in value.products], **self._source(path)}
         if isinstance(value, Mapping):
             return {key: self._value(each, f"{path}.{key}") for key, each in value.items()}
         if is_dataclass(value):
@@ -62,3 +64,11 @@ class _Writing:
             "grade": source.grade.value,
             **{key: end for key, end in ends.items() if end is not None},
         }
+
+
+def _product(product: Product) -> dict[str, Any]:
+    return {"inputs": product.inputs, "outputs": product.outputs, **_lists(product.by_tokens)}
+
+
+def _lists(table: ByTokens) -> dict[str, Any]:
+    return {"tokens": list(table.tokens), "ratios": list(table.ratios)}

@@ -3,12 +3,13 @@
 Two callers, two objects: the table that paces or simulates a run, and the predictor that a policy may ask.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from engines.core.cost import CostTable, Predictor
 from engines.core.roofline import PACKED_BYTES, MachineRates, ModelCosts, Roofline
 from engines.core.skewed import skewed
-from engines.hardware import Hardware, Interference
+from engines.hardware import ByShape, ByTokens, Hardware, Interference
 from engines.model.config import ModelConfig, load_config
 from harness.errors import ConfigError
 from harness.experiment import Pace
@@ -97,7 +98,7 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
     gpu, cpu, link = hardware.gpu, hardware.cpu, hardware.link
     if dtype not in gpu.flops:
         raise ConfigError(f"dtype: {hardware.name} has no {dtype}; it has {', '.join(sorted(gpu.flops))}")
-    by_tokens = gpu.gemm.by_tokens
+    small = gpu.small_ops
     return MachineRates(
         gemm_bytes_per_s=gpu.gemm.bandwidth_efficiency * gpu.bandwidth_bytes_per_s,
         gemm_flops_per_s=gpu.gemm.compute_efficiency * gpu.flops[dtype],
@@ -115,7 +116,11 @@ def machine_rates(hardware: Hardware, dtype: str) -> MachineRates:
         host_gemm_flops_per_s=cpu.flops,
         disk_read_bytes_per_s=hardware.disk.read_bytes_per_s,
         disk_write_bytes_per_s=hardware.disk.write_bytes_per_s,
-        gemm_by_tokens=tuple(zip(by_tokens.tokens, by_tokens.ratios, strict=True)) if by_tokens else (),
+        gemm_tile_rows=gpu.gemm.tile_rows,
+        gemm_by_tokens=_ratio_points(gpu.gemm.by_tokens) if gpu.gemm.by_tokens else (),
+        gemm_by_shape=tuple(_shape_points(gpu.gemm.by_shape)) if gpu.gemm.by_shape else (),
+        small_op_fixed_s=small.fixed_s if small else 0.0,
+        small_op_bytes_per_s=small.efficiency * gpu.bandwidth_bytes_per_s if small else 0.0,
     )
 
 
@@ -125,6 +130,14 @@ def roofline(costs: ModelCosts, rates: MachineRates, interference: Interference,
         return Roofline(costs, rates, time_scale)
     host, links, accelerator = interference.host, interference.links, interference.accelerator
     return Roofline(costs, rates.slowed(host, links, accelerator), time_scale, rates, accelerator)
+
+
+def _ratio_points(table: ByTokens) -> tuple[tuple[int, float], ...]:
+    return tuple(zip(table.tokens, table.ratios, strict=True))
+
+
+def _shape_points(tables: ByShape) -> Iterator[tuple[tuple[int, int], tuple[tuple[int, float], ...]]]:
+    return (((each.inputs, each.outputs), _ratio_points(each.by_tokens)) for each in tables.products)
 
 
 def packed(

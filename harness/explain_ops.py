@@ -20,7 +20,7 @@ from harness.costs import HOST_ATTENTION_FIXED_S, machine_rates, model_costs
 from harness.errors import ConfigError
 
 OPS = {
-    "linear_s": "matrix products",
+    "linear_s": "matrix products",  # and the small ops between them
     "accel_attention_s": "attention, GPU",
     "host_attention_s": "attention, host",
     "h2d_s": "results to the GPU",
@@ -28,7 +28,7 @@ OPS = {
 }
 HOST_FIXED = "host_attention_fixed_s"  # of the harness, not of a machine's file
 HOST_FIXED_SOURCE = Source("a launch of the host's kernel and its answer; the same for every machine", Grade.ASSUMED)
-BY_TOKENS = "gpu.gemm.by_tokens"
+RATIOS = ("gpu.gemm.tile_rows", "gpu.gemm.by_shape", "gpu.gemm.by_tokens")
 TOKENS = re.compile("0*[1-9][0-9]{0,8}")
 
 
@@ -49,7 +49,7 @@ class Row:
 
     tokens: int
     batch: int
-    linear_s: float  # all matrix products
+    linear_s: float  # all matrix products, and norms and activations between them
     accel_attention_s: float  # decodes of `batch` requests
     host_attention_s: float
     h2d_s: float  # what attention on the host made of `tokens` rows
@@ -123,7 +123,7 @@ def _linear_terms(costs: Roofline, tokens: int) -> dict[str, float]:
     """Of the formula that the roofline evaluates; bytes and arithmetic overlap, so they do not add up to the time."""
     parameters, rates = costs.model.pre_parameters + costs.model.post_parameters, costs.machine
     return {
-        "fixed": rates.gemm_fixed_s,
+        "fixed": len(costs.widths) * rates.gemm_fixed_s,
         "bandwidth": parameters * costs.model.bytes_per_parameter / rates.gemm_bytes_per_s,
         "compute": 2 * parameters * tokens / rates.gemm_flops_per_s,
     }
@@ -132,8 +132,8 @@ def _linear_terms(costs: Roofline, tokens: int) -> dict[str, float]:
 def _governor(machine: Hardware, dtype: str, op: str, terms: Mapping[str, float]) -> Governor:
     term = max(terms, key=lambda name: terms[name])
     constant, *of = _paths(op, term, dtype)
-    if op == "linear_s" and term != "fixed" and BY_TOKENS in machine.sources:
-        of.append(BY_TOKENS)
+    if op == "linear_s" and term in ("bandwidth", "compute"):
+        of.extend(path for path in RATIOS if path in machine.sources)
     source = _source(machine, constant)
     return Governor(term, constant, tuple(of), source.text, source.grade)
 

@@ -28,6 +28,7 @@ class Point:
     parameters: int
     tokens: int
     seconds: float
+    products: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class LinearTable:
     model: str
     dtype: str
     points: tuple[Point, ...]  # tokens rising, then in the order of OPS
+    between: tuple[tuple[int, float], ...]  # (tokens, seconds) of a layer's norms, rotary positions and activations
 
 
 def data_folder() -> Path:
@@ -55,11 +57,15 @@ def linear_tables(folder: Path) -> list[LinearTable]:
 
 def layer_points(points: Sequence[Point]) -> list[Point]:
     """The products of a layer together, one point for each count of tokens."""
-    sums: dict[int, tuple[int, float]] = {}
+    layers: dict[int, list[Point]] = {}
     for point in points:
-        parameters, seconds = sums.get(point.tokens, (0, 0.0))
-        sums[point.tokens] = parameters + point.parameters, seconds + point.seconds
-    return [Point("layer", parameters, tokens, seconds) for tokens, (parameters, seconds) in sorted(sums.items())]
+        layers.setdefault(point.tokens, []).append(point)
+    return [_together(tokens, layers[tokens]) for tokens in sorted(layers)]
+
+
+def _together(tokens: int, points: Sequence[Point]) -> Point:
+    parameters, products = sum(point.parameters for point in points), sum(point.products for point in points)
+    return Point("layer", parameters, tokens, sum(point.seconds for point in points), products)
 
 
 def halves(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
@@ -110,23 +116,27 @@ class Source:
     file: str
     read: Callable[[Path], Times]
     columns: tuple[str, str, str, str]  # of OPS
+    between: tuple[str, ...]  # once for each time that a layer has it
 
 
 _VIDUR = ("attn_pre_proj_ms", "attn_post_proj_ms", "mlp_up_proj_ms", "mlp_down_proj_ms")
+_VIDUR_SMALL = ("input_layernorm_ms", "attn_rope_ms", "post_attention_layernorm_ms", "mlp_act_ms", "add_ms", "add_ms")
 _VLLM = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+_VLLM_SMALL = ("layernorm", "rotary_emb", "layernorm", "act_fn")  # the norm adds the residual
 _ms = partial(wide_times, count="num_tokens", scale=1e-3)
 _us = partial(long_times, count="tokens", scale=1e-6)
 
 SOURCES = (
-    Source("a100", "llama-2-7b", "float16", "a100_llama2_7b_linear.csv", _ms, _VIDUR),
-    Source("h100", "llama-2-7b", "float16", "h100_llama2_7b_linear.csv", _ms, _VIDUR),
-    Source("rtx4090", "llama-3.1-8b", "bfloat16", "rtx4090_llama31_8b_dense.csv", _us, _VLLM),
+    Source("a100", "llama-2-7b", "float16", "a100_llama2_7b_linear.csv", _ms, _VIDUR, _VIDUR_SMALL),
+    Source("h100", "llama-2-7b", "float16", "h100_llama2_7b_linear.csv", _ms, _VIDUR, _VIDUR_SMALL),
+    Source("rtx4090", "llama-3.1-8b", "bfloat16", "rtx4090_llama31_8b_dense.csv", _us, _VLLM, _VLLM_SMALL),
 )
 
 
 def _table(folder: Path, source: Source) -> LinearTable:
     times = source.read(folder / source.file)
-    return LinearTable(source.machine, source.model, source.dtype, tuple(_points(source, times)))
+    between = [(count, sum(times[op][count] for op in source.between)) for count in sorted(times[source.between[0]])]
+    return LinearTable(source.machine, source.model, source.dtype, tuple(_points(source, times)), tuple(between))
 
 
 def _points(source: Source, times: Times) -> Iterator[Point]:

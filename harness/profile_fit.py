@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.core.curves import Curve
 from engines.hardware import Cpu, Gpu, GpuAttention, Grade, Hardware, Link, Source, load_hardware
 from engines.model.config import ModelConfig, load_config
 from harness.catalogue_entry import write_entry
 from harness.costs import DTYPE_BYTES
 from harness.errors import ConfigError
-from harness.fitting import Peaks, Samples, fit_gemm, fit_ratios
+from harness.fitting import Peaks
+from harness.fitting_ratios import TILES, fit_tables
 from harness.op_tables import Point
 from harness.profile_file import CountPoint, HostPoint, Profile, load_profile, mismatches
 from harness.profile_interference import slowdowns
@@ -102,29 +104,38 @@ class _Fitting:
     def gpu(self, base: Gpu) -> Gpu:
         dtype = self.profile.setting.dtype
         peaks = Peaks(base.bandwidth_bytes_per_s, base.flops[dtype], DTYPE_BYTES[dtype])
-        fit = fit_gemm(Samples.of([*self.products()], peaks))
-        gemm = replace(
-            fit.gemm,
-            bandwidth_efficiency=_rounded(fit.gemm.bandwidth_efficiency),
-            compute_efficiency=_rounded(fit.gemm.compute_efficiency),
-            exponent=_rounded(fit.gemm.exponent),
-        )
-        fit = replace(fit, gemm=gemm, fixed_s=_rounded(fit.fixed_s))
-        ratios = fit_ratios(self.layers(), peaks, fit)
+        tables = fit_tables([*self.products()], self.shapes(), peaks, rounded=_rounded)
         fixed_s, per_byte_s = self.decode_attention()
         attention = GpuAttention(_rounded(fixed_s), _rounded(1 / per_byte_s / base.bandwidth_bytes_per_s))
-        return replace(base, gemm=replace(gemm, by_tokens=ratios), attention=attention, op_fixed_s=fit.fixed_s)
+        gemm = replace(tables.fit.gemm, by_shape=tables.by_shape)
+        return replace(base, gemm=gemm, attention=attention, op_fixed_s=tables.fit.fixed_s, small_ops=None)
 
     def products(self) -> Iterator[Point]:
-        """With the norms, activations and rotary positions beside them: a roofline has no ops for these."""
+        """With the norms, activations and rotary positions beside them: what is timed here is all that lies between
+        two attentions.
+        """
         points, sizes = self.profile.points, [inputs * outputs for inputs, outputs in self.model.matrices]
-        yield from _points("first", sizes[0], points.first)
-        yield from self.layers()
-        yield from _points("last", sum(sizes[1:]), points.last)
-        yield from _points("head", self.model.hidden_size * self.model.vocab_size, points.head)
+        yield from _points("first", sizes[:1], points.first)
+        yield from _points("layer", sizes, points.between)
+        yield from _points("last", sizes[1:], points.last)
+        yield from _points("head", [self.model.hidden_size * self.model.vocab_size], points.head)
 
-    def layers(self) -> list[Point]:
-        return [*_points("layer", self.model.linear_parameters_per_layer, self.profile.points.between)]
+    def shapes(self) -> dict[tuple[int, int], list[Point]]:
+        """What gets a table of its own. A profile times the three products after attention together, so they share one:
+        a whole layer's time without the first product's.
+        """
+        model, points = self.model, self.profile.points
+        sizes = [inputs * outputs for inputs, outputs in model.matrices]
+        first_s = Curve.fit([(point.count, point.median_s) for point in points.first])
+        others = [
+            Point("others", sum(sizes[1:]), point.count, point.median_s - first_s(point.count), len(sizes) - 1)
+            for point in points.between
+            if point.median_s > first_s(point.count)
+        ]
+        found = dict.fromkeys(model.matrices[1:], others)
+        found[model.matrices[0]] = [*_points("first", sizes[:1], points.first)]
+        found[model.hidden_size, model.vocab_size] = [*_points("head", [model.hidden_size * model.vocab_size], points.head)]
+        return {shape: measured for shape, measured in found.items() if measured}
 
     def decode_attention(self) -> tuple[float, float]:
         points = self.profile.points.decode_attention
@@ -174,14 +185,15 @@ def line(sizes: Sequence[float], seconds: Sequence[float], what: str) -> tuple[f
     return float(fixed_s), float(whole_s) / unit
 
 
-def _points(op: str, parameters: int, points: Sequence[CountPoint]) -> Iterator[Point]:
-    return (Point(op, parameters, point.count, point.median_s) for point in points if point.median_s > 0)
+def _points(op: str, sizes: Sequence[int], points: Sequence[CountPoint]) -> Iterator[Point]:
+    return (Point(op, sum(sizes), point.count, point.median_s, len(sizes)) for point in points if point.median_s > 0)
 
 
 def _sources(base: Hardware, fitting: _Fitting, host: bool) -> Mapping[str, Source]:
     """What was fitted is measured; what was taken over keeps its grade, unless it was measured: not here, then."""
     kept = {path: _taken_over(source, base.name) for path, source in base.sources.items()}
-    kept.pop("gpu.gemm.by_tokens", None)
+    within = ("gpu.gemm.", "gpu.small_ops.")  # all of it is fitted, or in what is
+    kept = {path: source for path, source in kept.items() if not path.startswith(within)}
     measured = {path: Source(text, Grade.MEASURED) for path, text in _texts(fitting, host).items()}
     return kept | measured | _slowdown_sources(fitting.profile)
 
@@ -214,7 +226,8 @@ def _texts(fitting: _Fitting, host: bool) -> dict[str, str]:
         "gpu.gemm.bandwidth_efficiency": products,
         "gpu.gemm.compute_efficiency": products,
         "gpu.gemm.exponent": products,
-        "gpu.gemm.by_tokens": f"{products}: whole layers over the fit",
+        "gpu.gemm.tile_rows": f"{products}: of {', '.join(map(str, TILES))} the one with which they are met best",
+        "gpu.gemm.by_shape": f"{products}: each over the fit, the three after attention together",
         "gpu.op_fixed_s": products,
         "gpu.attention.fixed_s": f"fit to the decode attention of a {at}",
         "gpu.attention.efficiency": f"fit to the decode attention of a {at}",

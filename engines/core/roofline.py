@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from engines.core.cost import Work
 from engines.core.placement import Part
-from engines.core.row_ratios import RowRatios
+from engines.core.products import SMALL_OPS_PER_PART, Shape, in_tiles, values_between
+from engines.core.row_ratios import RatioPoints, RowRatios
 from engines.core.types import Move, Tier, Unit
 
 SUMMED = (Part.OUTPUT, Part.DOWN)  # matrices that are split by what they read: what they make has to be added up
@@ -53,7 +54,11 @@ class MachineRates:
     packed_bytes_per_s: float = 0.0  # of products with packed weights
     packed_flops_per_s: float = 0.0
     packed_exponent: float = 1.0
+    gemm_tile_rows: int = 1
     gemm_by_tokens: tuple[tuple[int, float], ...] = ()  # (tokens, measured / formula); may be none
+    gemm_by_shape: tuple[tuple[Shape, tuple[tuple[int, float], ...]], ...] = ()  # the same of one product each
+    small_op_fixed_s: float = 0.0  # norms, rotary positions, activations
+    small_op_bytes_per_s: float = 0.0  # zero: not modelled, or within the ratios
     shares: int = 1  # accelerators that every layer is split over, whose rates together the others then are
     peer_bytes_per_s: float = 0.0  # from one accelerator to the next, while all pass something on
     peer_latency_s: float = 0.0
@@ -79,7 +84,9 @@ class MachineRates:
 
 
 class Roofline:
-    """t = ((bytes / B)^p + (flops / F)^p)^(1/p) + fixed, times one scale for emulating a machine in slow motion."""
+    """Each product: t = ((bytes / B)^p + (flops / F)^p)^(1/p) + fixed, times one scale for emulating a machine in slow
+    motion. A layer is its products, and the small ops between them.
+    """
 
     def __init__(
         self,
@@ -105,7 +112,9 @@ class Roofline:
         self.matrix_s = lru_cache(4096)(self._matrix_s)
         self.host_matrix_s = lru_cache(4096)(self._host_matrix_s)
         self._widths = dict(zip(Part, model.matrices, strict=False))
-        self._row_ratio = self._row_ratios()
+        self._values_between = values_between(model.matrices)
+        self._common_ratio = self._row_ratios(machine.gemm_by_tokens)
+        self._ratios = {shape: self._row_ratios(points) for shape, points in machine.gemm_by_shape}
 
     def equals(self, other: object) -> bool:
         """Whether the other one says the same of everything."""
@@ -168,17 +177,25 @@ class Roofline:
         return (self.machine.link_latency_s + moved / bytes_per_s) * self.time_scale if moved else 0.0
 
     def _pre_attention_s(self, tokens: int) -> float:
-        return self._layer_s(self.model.pre_parameters, tokens)
+        model = self.model
+        return self._layer_s(model.matrices[:1] or ((model.pre_parameters, 1),), (Part.QKV,), tokens)
 
     def _post_attention_s(self, tokens: int) -> float:
-        return self._layer_s(self.model.post_parameters, tokens) + len(SUMMED) * self._summed_s(tokens)
-
-    def _linear_s(self, tokens: int) -> float:
-        products_s = self._layer_s(self.model.pre_parameters + self.model.post_parameters, tokens)
+        model = self.model
+        products_s = self._layer_s(model.matrices[1:] or ((model.post_parameters, 1),), (Part.UP,), tokens)
         return products_s + len(SUMMED) * self._summed_s(tokens)
 
+    def _linear_s(self, tokens: int) -> float:
+        model = self.model
+        whole = model.matrices or ((model.pre_parameters + model.post_parameters, 1),)
+        return self._layer_s(whole, (Part.QKV, Part.UP), tokens) + len(SUMMED) * self._summed_s(tokens)
+
     def _head_s(self, sampled: int) -> float:
-        return self._gemm_s(self.model.head_parameters, sampled) + self._gathered_s(sampled) if sampled else 0.0
+        if not sampled:
+            return 0.0
+        inputs = self.model.matrices[0][0] if self.model.matrices else 1
+        shape = (inputs, self.model.head_parameters / inputs)
+        return self._product_s(shape, 1.0, sampled) + self._gathered_s(sampled)
 
     # --- several accelerators ----------------------------------------------------------------------------------------
 
@@ -209,32 +226,48 @@ class Roofline:
         """Of one row's hidden state."""
         return self._widths[Part.QKV][0] * self.model.bytes_per_parameter
 
-    def _layer_s(self, parameters: float, tokens: int) -> float:
+    def _layer_s(self, shapes: Sequence[Shape], beside: Sequence[Part], tokens: int) -> float:
         """Products with a layer's matrices, which may be packed; the head is not."""
-        model, machine = self.model, self.machine
-        if not model.packed_bytes_per_parameter:
-            return self._gemm_s(parameters, tokens)
         if not tokens:
             return 0.0
+        if self.model.packed_bytes_per_parameter:
+            products_s = self._packed_s(shapes, tokens)
+        else:
+            products_s = sum([self._product_s(shape, 1.0, tokens) for shape in shapes])
+        return products_s + self._between_s(beside, tokens)
+
+    def _packed_s(self, shapes: Sequence[Shape], tokens: int) -> float:
+        model, machine = self.model, self.machine
+        parameters = sum([inputs * outputs for inputs, outputs in shapes])
         memory_s = parameters * model.packed_bytes_per_parameter / machine.packed_bytes_per_s
         compute_s = 2 * parameters * tokens / machine.packed_flops_per_s
-        return (_overlapped(memory_s, compute_s, machine.packed_exponent) + machine.gemm_fixed_s) * self.time_scale
+        streamed_s = _overlapped(memory_s, compute_s, machine.packed_exponent)
+        return (streamed_s + len(shapes) * machine.gemm_fixed_s) * self.time_scale
 
-    def _gemm_s(self, parameters: float, tokens: int) -> float:
-        if not tokens:
-            return 0.0
+    def _product_s(self, shape: Shape, share: float, rows: int) -> float:
+        """With so many of its columns. Ratios are those of the whole matrix: part of it must not cost more."""
         machine = self.machine
         rates = (machine.gemm_bytes_per_s, machine.gemm_flops_per_s)
-        streamed_s = self._streamed_s(parameters, tokens, rates)
-        if self._row_ratio is not None:
-            streamed_s *= self._row_ratio(tokens)
+        tiled = in_tiles(rows, machine.gemm_tile_rows)
+        streamed_s = self._streamed_s(share * (shape[0] * shape[1]), tiled, rates)
+        ratio = self._ratios.get(shape, self._common_ratio)
+        if ratio is not None:
+            streamed_s *= ratio(tiled)
         return streamed_s + machine.gemm_fixed_s * self.time_scale
 
-    def _row_ratios(self) -> RowRatios | None:
-        """The same for all matrices: both parts of the formula grow with their parameters."""
+    def _between_s(self, beside: Sequence[Part], tokens: int) -> float:
+        """Norms, rotary positions and activations next to these products."""
+        machine = self.machine
+        values = [self._values_between[part] for part in beside if part in self._values_between]
+        if not values or not machine.small_op_bytes_per_s:
+            return 0.0
+        streamed_s = tokens * sum(values) * self.model.bytes_per_parameter / machine.small_op_bytes_per_s
+        return (len(values) * SMALL_OPS_PER_PART * machine.small_op_fixed_s + streamed_s) * self.time_scale
+
+    def _row_ratios(self, points: RatioPoints) -> RowRatios | None:
+        """The same for a matrix of any size: both parts of the formula grow with its parameters."""
         machine = self.machine
         rates = (machine.gemm_bytes_per_s, machine.gemm_flops_per_s)
-        points = machine.gemm_by_tokens
         return RowRatios(points, lambda tokens: self._streamed_s(1.0, tokens, rates)) if points else None
 
     def _streamed_s(self, parameters: float, tokens: float, rates: tuple[float, float]) -> float:
@@ -250,8 +283,12 @@ class Roofline:
         return self._widths
 
     def _matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float:
+        """What lies between products is not divided: each share of a matrix has its share of it."""
+        if not rows:
+            return 0.0
+        products_s = sum([self._product_s(self._widths[part], share, rows) for part in parts])
         sums = len([part for part in parts if part in SUMMED])
-        return self._gemm_s(self._parameters(parts, share), rows) + sums * self._summed_s(rows)
+        return products_s + share * self._between_s(parts, rows) + sums * self._summed_s(rows)
 
     def _host_matrix_s(self, parts: Sequence[Part], share: float, rows: int) -> float:
         machine, parameters = self.machine, self._parameters(parts, share)

@@ -6,6 +6,7 @@ A machine is data, never code: users add one with a YAML file of their own, by p
 from engines.hardware.catalogue import HardwareError, catalogue_names, load_hardware
 from engines.hardware.draws import drawn, uncertain
 from engines.hardware.machine import (
+    ByShape,
     ByTokens,
     Cpu,
     Disk,
@@ -16,10 +17,13 @@ from engines.hardware.machine import (
     Hardware,
     Interference,
     Link,
+    Product,
+    SmallOps,
     Source,
 )
 
 __all__ = [
+    "ByShape",
     "ByTokens",
     "Cpu",
     "Disk",
@@ -31,6 +35,8 @@ __all__ = [
     "HardwareError",
     "Interference",
     "Link",
+    "Product",
+    "SmallOps",
     "Source",
     "catalogue_names",
     "drawn",

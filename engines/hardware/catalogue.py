@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from importlib import resources
-from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from engines.hardware.machine import ByTokens, Grade, Hardware, Source
+from engines.hardware.machine import ByShape, ByTokens, Grade, Hardware, Source
+from engines.hardware.ratio_tables import by_shape, by_tokens, number, shape_problems, token_problems
 from engines.suggest import did_you_mean
 
 MAY_BE_ZERO = frozenset({"fixed_s", "op_fixed_s", "latency_s", "host_overhead_per_step_s"})
 TEXT_KEYS = ("name", "description", "gpu_name")
 CONSTANT_KEYS = frozenset({"value", "source", "grade", "low", "high"})
 SLOWDOWNS = "interference."  # a section of factors on what ops take alone
-BY_TOKENS_KEYS = frozenset({"tokens", "ratios", "source", "grade"})
 
 
 class HardwareError(ValueError):
@@ -111,15 +110,15 @@ def _without_none(hint: Any) -> Any:
 def _value(hint: Any, raw: object, path: str, reading: _Reading) -> Any:
     if path in TEXT_KEYS:
         return _text(raw, path, reading)
-    if hint is ByTokens:
-        return _by_tokens(raw, path, reading)
+    if hint in (ByTokens, ByShape):
+        return _table(hint, raw, path, reading)
     if isinstance(hint, type) and is_dataclass(hint):
         known = len(reading.problems)
         values = _section(hint, raw, path, reading)
         return hint(**values) if len(reading.problems) == known else None
     if hint in (int, float):
-        number = _constant(raw, path, reading)
-        return round(number) if hint is int and math.isfinite(number) else number
+        value = _constant(raw, path, reading)
+        return round(value) if hint is int and math.isfinite(value) else value
     return _numbers_by_dtype(raw, path, reading)
 
 
@@ -130,31 +129,16 @@ def _numbers_by_dtype(raw: object, path: str, reading: _Reading) -> Mapping[str,
     return {str(dtype): _constant(constant, _join(path, dtype), reading) for dtype, constant in raw.items()}
 
 
-def _by_tokens(raw: object, path: str, reading: _Reading) -> ByTokens | None:
+def _table(hint: Any, raw: object, path: str, reading: _Reading) -> Any:
     """One source for all of its points."""
+    problems_of, made = (token_problems, by_tokens) if hint is ByTokens else (shape_problems, by_shape)
     known = len(reading.problems)
-    reading.problems.extend(f"{path}{problem}" for problem in _table_problems(raw))
+    reading.problems.extend(f"{path}{problem}" for problem in problems_of(raw))
     if len(reading.problems) > known or not isinstance(raw, dict):
         return None
     if source := _source(raw, path, reading):
         reading.sources[path] = source
-    return ByTokens(tuple(map(round, map(_number, raw["tokens"]))), tuple(map(_number, raw["ratios"])))
-
-
-def _table_problems(raw: object) -> Iterator[str]:
-    if not isinstance(raw, dict) or not raw.keys() >= BY_TOKENS_KEYS:
-        yield ": expected {tokens, ratios, source, grade}"
-        return
-    yield from (f".{key}: unknown key" for key in raw if key not in BY_TOKENS_KEYS)
-    tokens, ratios = raw["tokens"], raw["ratios"]
-    if not isinstance(tokens, list) or not isinstance(ratios, list) or not len(tokens) == len(ratios) > 0:
-        yield ": tokens and ratios are expected as lists of one length, a ratio for each count"
-        return
-    counts = [_number(count) for count in tokens]
-    if not all(count >= 1 and count.is_integer() for count in counts) or any(a >= b for a, b in pairwise(counts)):
-        yield f".tokens: expected whole numbers from 1, each above the one before, not {tokens}"
-    if not all(_number(ratio) > 0 for ratio in ratios):
-        yield f".ratios: expected positive numbers, not {ratios}"
+    return made(raw)
 
 
 def _text(raw: object, path: str, reading: _Reading) -> str:
@@ -179,12 +163,12 @@ def _constant(raw: object, path: str, reading: _Reading) -> float:
     source = _source(raw, path, reading)
     if source is None:
         return math.nan
-    numbers = {key: _number(raw[key]) for key in ("value", "low", "high") if key in raw}
+    numbers = {key: number(raw[key]) for key in ("value", "low", "high") if key in raw}
     zero_allowed = path.rpartition(".")[2] in MAY_BE_ZERO
-    for key, number in numbers.items():
-        if math.isnan(number) or number < 0 or (number == 0 and not zero_allowed):
+    for key, value in numbers.items():
+        if math.isnan(value) or value < 0 or (value == 0 and not zero_allowed):
             problems.append(f"{path}.{key}: expected a positive number, not {raw[key]!r}")
-        elif path.startswith(SLOWDOWNS) and number < 1:
+        elif path.startswith(SLOWDOWNS) and value < 1:
             problems.append(f"{path}.{key}: expected 1 (undisturbed) or more, not {raw[key]!r}")
     reading.sources[path] = replace(source, low=numbers.get("low"), high=numbers.get("high"))
     return numbers["value"]
@@ -198,17 +182,6 @@ def _source(raw: dict[str, Any], path: str, reading: _Reading) -> Source | None:
     if not isinstance(raw["source"], str) or not raw["source"].strip():
         reading.problems.append(f"{path}.source: expected text that says where the value comes from")
     return Source(str(raw["source"]), Grade(raw["grade"]))
-
-
-def _number(raw: object) -> float:
-    """YAML 1.1 reads 320e9 as text, so text that is a number counts as one; NaN for anything else."""
-    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
-        return math.nan
-    try:
-        number = float(raw)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
 
 
 def _join(path: str, key: object) -> str:

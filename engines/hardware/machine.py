@@ -43,13 +43,29 @@ class ByTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix of one shape and its ratios: tiles and waves come at counts of its own."""
+
+    inputs: int
+    outputs: int
+    by_tokens: ByTokens
+
+
+@dataclass(frozen=True, slots=True)
+class ByShape:
+    products: tuple[Product, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Gemm:
     """t = ((bytes / (e_b B))^p + (flops / (e_c F))^p)^(1/p): e_b, e_c and p, fitted to measured linear ops."""
 
     bandwidth_efficiency: float
     compute_efficiency: float
     exponent: float
-    by_tokens: ByTokens | None = None  # times which, where somebody measured
+    tile_rows: int = 1  # rows beyond the first so many are computed in whole tiles of them
+    by_shape: ByShape | None = None  # times which, where somebody measured that product
+    by_tokens: ByTokens | None = None  # and for a product of any other shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +77,22 @@ class GpuAttention:
 
 
 @dataclass(frozen=True, slots=True)
+class SmallOps:
+    """Norms, rotary positions and activations, four to a layer: each a fixed part, then what it reads and writes."""
+
+    fixed_s: float
+    efficiency: float  # of the memory bandwidth; above one where rows come from the cache
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     memory_bytes: int  # what a program can allocate, not what the box says
     bandwidth_bytes_per_s: float
     flops: Mapping[str, float]  # dense peak per second by dtype name; a dtype that is absent is not supported
     gemm: Gemm
     attention: GpuAttention
-    op_fixed_s: float
+    op_fixed_s: float  # of each product
+    small_ops: SmallOps | None = None  # none: not modelled, or measured together with the products
     gemm_8bit: Gemm | None = None  # products whose weights are kept in so many bits and unpacked on the way
     gemm_4bit: Gemm | None = None
 
