@@ -108,9 +108,34 @@ def with_fit(hardware: Hardware, fit: Fit, by_shape: ByShape | None = None) -> H
     return replace(hardware, gpu=replace(hardware.gpu, gemm=gemm, op_fixed_s=fit.fixed_s))
 
 
+def without_small_ops(hardware: Hardware) -> Hardware:
+    return replace(hardware, gpu=replace(hardware.gpu, small_ops=None))
+
+
+def _roofline(table: LinearTable, hardware: Hardware) -> Roofline:
+    return Roofline(model_costs(load_config(table.model), table.dtype), machine_rates(hardware, table.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class SmallOpRow:
+    """Norms, rotary positions and activations of a layer by the catalogue's entry."""
+
+    machine: str
+    share: float  # of the products' time, in the median over token counts
+    errors: Errors
+
+
+def small_op_row(table: LinearTable) -> SmallOpRow:
+    hardware = load_hardware(table.machine)
+    whole, alone = _roofline(table, hardware), _roofline(table, without_small_ops(hardware))
+    products_s = {point.tokens: point.seconds for point in layer_points(table.points)}
+    shares = [seconds / products_s[tokens] for tokens, seconds in table.between]
+    missed = [(whole.linear_s(tokens) - alone.linear_s(tokens)) / seconds - 1 for tokens, seconds in table.between]
+    return SmallOpRow(table.machine, float(np.median(shares)), _errors_of(missed))
+
+
 def _row(table: LinearTable, constants: str, hardware: Hardware, points: Sequence[Point]) -> Row:
-    products_alone = replace(hardware, gpu=replace(hardware.gpu, small_ops=None))
-    costs = Roofline(model_costs(load_config(table.model), table.dtype), machine_rates(products_alone, table.dtype))
+    costs = _roofline(table, without_small_ops(hardware))
     by_op = {op: [point for point in points if point.op == op] for op in OPS}
     gemm = hardware.gpu.gemm
     return Row(
@@ -128,8 +153,12 @@ def _row(table: LinearTable, constants: str, hardware: Hardware, points: Sequenc
 
 
 def errors(costs: Roofline, points: Sequence[Point]) -> Errors:
-    found = np.array([abs(_predicted_s(costs, point) / point.seconds - 1) for point in points])
-    return Errors(float(found.mean()), float(np.quantile(found, 0.95)), float(found.max()), len(points))
+    return _errors_of([_predicted_s(costs, point) / point.seconds - 1 for point in points])
+
+
+def _errors_of(missed: Sequence[float]) -> Errors:
+    found = np.abs(missed)
+    return Errors(float(found.mean()), float(np.quantile(found, 0.95)), float(found.max()), len(found))
 
 
 def _predicted_s(costs: Roofline, point: Point) -> float:
@@ -184,12 +213,23 @@ def _log_row(log: Log, constants: str, costs: CostTable, make_core: CoreMaker) -
 
 def main(as_json: bool) -> None:
     folder = data_folder()
-    found, logged = list(rows(linear_tables(folder))), list(log_rows(folder))
+    tables = linear_tables(folder)
+    found, small, logged = list(rows(tables)), [small_op_row(table) for table in tables], list(log_rows(folder))
     if as_json:
-        print(json.dumps({"rows": [asdict(row) for row in found], "log": [asdict(row) for row in logged]}))
+        parts = {"rows": found, "small_ops": small, "log": logged}
+        print(json.dumps({name: [asdict(row) for row in part] for name, part in parts.items()}))
         return
     _print_rows(found)
+    _print_small(small)
     _print_log(logged)
+
+
+def _print_small(small: Sequence[SmallOpRow]) -> None:
+    for row in small:
+        print(
+            f"{row.machine}, norms, rotary positions and activations: {row.share:.1%} of a layer's products; by "
+            f"catalogue entry {_words(row.errors)}"
+        )
 
 
 def _print_log(logged: Sequence[LogRow]) -> None:

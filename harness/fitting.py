@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-FIXED_S = (1e-9, 1e-1)  # wide enough for a launch inside a graph, and for an emulated one in slow motion
+LEAST_FIXED_S = 1e-9
+MOST_FIXED = 0.9  # of the shortest that was measured: no product is all launch
 EFFICIENCY = (1e-6, 10.0)  # a profiled CPU core reaches little of the peaks of the card that it stands for
 EXPONENT = (1.0, 12.0)  # 1: memory and arithmetic in turn; 12: as good as the longer of the two
 STARTS = tuple((exponent, share) for exponent in (1.5, 3.0) for share in (0.05, 0.5))  # the valley between them is flat
@@ -89,9 +90,9 @@ def fit_gemm(samples: Samples) -> Fit:
     """The points should be of matrices of several sizes: one size alone cannot tell a launch from the rest."""
     from scipy.optimize import least_squares
 
-    bounds = np.log([EFFICIENCY, EFFICIENCY, EXPONENT, FIXED_S]).T
-    reached = [float((part / samples.seconds).max()) for part in (samples.memory_s, samples.compute_s)]
     shortest_s = float((samples.seconds / samples.products).min())
+    bounds = np.log([EFFICIENCY, EFFICIENCY, EXPONENT, (LEAST_FIXED_S, MOST_FIXED * shortest_s)]).T
+    reached = [float((part / samples.seconds).max()) for part in (samples.memory_s, samples.compute_s)]
     starts = [
         np.clip(np.log([*reached, exponent, share * shortest_s]), bounds[0] + 1e-6, bounds[1] - 1e-6)
         for exponent, share in STARTS

@@ -9,8 +9,25 @@ from typing import Any
 import pytest
 import yaml
 
-from engines.hardware import ByTokens, Grade, HardwareError, Interference, catalogue_names, load_hardware
+from engines.hardware import (
+    ByShape,
+    ByTokens,
+    Grade,
+    HardwareError,
+    Interference,
+    Product,
+    catalogue_names,
+    load_hardware,
+)
 from harness.costs import machine_rates
+
+
+def _shape() -> dict[str, Any]:
+    return {"inputs": 4096, "outputs": 12288, "tokens": [1, 64], "ratios": ["1.25", 0.5]}
+
+
+def _shapes() -> dict[str, Any]:
+    return {"products": [_shape()], "source": "a table", "grade": "published"}
 
 
 @pytest.mark.parametrize("name", catalogue_names())
@@ -26,8 +43,8 @@ def test_a_shipped_machine_is_plausible(name: str) -> None:
         assert source.text, path
         low, high = source.low, source.high
         value = _at(machine, path)
-        if isinstance(value, ByTokens):
-            assert all(0.3 < ratio < 3 for ratio in value.ratios), path
+        if isinstance(value, ByShape):
+            assert all(0.3 < ratio < 3 for each in value.products for ratio in each.by_tokens.ratios), path
             continue
         assert low is None or high is None or low <= value <= high, path
 
@@ -36,7 +53,7 @@ def test_every_constant_has_a_source_and_an_honest_grade() -> None:
     machine = load_hardware("t4_g4dn_4xlarge")
     assert machine.sources["gpu.flops.float16"].grade is Grade.DATASHEET
     assert machine.sources["gpu.gemm.compute_efficiency"].grade is Grade.ASSUMED
-    assert len(machine.sources) == 31
+    assert len(machine.sources) == 33
     assert "bfloat16" not in machine.gpu.flops
 
 
@@ -207,6 +224,42 @@ def test_wrong_ratios_by_tokens(tmp_path: Path, wrong: dict[str, Any] | None, wo
     assert f"gpu.gemm.by_tokens{words}" in line
 
 
+def test_ratios_by_shape_may_be_given(tmp_path: Path) -> None:
+    values = _a10()
+    values["gpu"]["gemm"] |= {"by_shape": _shapes(), "tile_rows": {"value": 64, "source": "x", "grade": "assumed"}}
+    machine = load_hardware(str(_written(tmp_path, values)))
+    assert machine.gpu.gemm.by_shape == ByShape((Product(4096, 12288, ByTokens((1, 64), (1.25, 0.5))),))
+    assert machine.sources["gpu.gemm.by_shape"].grade is Grade.PUBLISHED
+    rates = machine_rates(machine, "float16")
+    assert rates.gemm_by_shape == (((4096, 12288), ((1, 1.25), (64, 0.5))),)
+    assert rates.gemm_tile_rows == 64
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (None, ": expected {products, source, grade}"),
+        ({"products": []}, ".products: expected a list of"),
+        ({"products": [{"inputs": 1}]}, ".products[0]: expected {inputs, outputs, tokens, ratios}"),
+        ({"grade": "guessed"}, ".grade: 'guessed' is not one of"),
+        ({"low": 1}, ".low: unknown key"),
+        ({"inputs": 0}, ".products[0].inputs: expected a whole number from 1, not 0"),
+        ({"tokens": [64, 1]}, ".products[0].tokens: expected whole numbers"),
+        ({"ratios": [1.0, 0]}, ".products[0].ratios: expected positive numbers"),
+        ({"grad": 1}, ".products[0].grad: unknown key"),
+        ({"products": [_shape(), _shape()]}, ".products: two of 4096 x 12288"),
+    ],
+)
+def test_wrong_ratios_by_shape(tmp_path: Path, wrong: dict[str, Any] | None, words: str) -> None:
+    values, table = _a10(), _shapes()
+    for key, value in (wrong or {}).items():
+        (table if key in ("products", "grade", "low") else table["products"][0])[key] = value
+    values["gpu"]["gemm"]["by_shape"] = wrong and table
+    with pytest.raises(HardwareError) as caught:
+        load_hardware(str(_written(tmp_path, values)))
+    assert f"gpu.gemm.by_shape{words}" in str(caught.value).splitlines()[0]
+
+
 @pytest.mark.parametrize("text", ["", "- 1", "gpu: [", "name: x"])
 def test_files_that_are_no_machine(tmp_path: Path, text: str) -> None:
     path = tmp_path / "machine.yaml"
@@ -237,8 +290,8 @@ def _written(tmp_path: Path, values: dict[str, Any]) -> Path:
     return path
 
 
-def _at(machine: object, path: str) -> float | ByTokens:
+def _at(machine: object, path: str) -> float | ByShape:
     for key in path.split("."):
         machine = machine[key] if isinstance(machine, dict) else getattr(machine, key)
-    assert isinstance(machine, int | float | ByTokens)
+    assert isinstance(machine, int | float | ByShape)
     return machine

@@ -36,6 +36,7 @@ def truth() -> Hardware:
     gpu = replace(
         base.gpu, gemm=Gemm(0.7, 0.55, 2.5), attention=GpuAttention(2.1e-5, 0.62), op_fixed_s=1.3e-5, gemm_4bit=None
     )
+    gpu = replace(gpu, small_ops=None)  # a profile times them with the products
     link = replace(base.link, h2d_bytes_per_s=11e9, d2h_bytes_per_s=9e9, latency_s=1.5e-5)
     return replace(base, gpu=gpu, cpu=replace(base.cpu, attention_share=0.45), link=link)
 
@@ -91,8 +92,13 @@ def test_the_constants_come_back(call: Call, profile_path: Path, tmp_path: Path)
     assert gemm.compute_efficiency == pytest.approx(0.55, rel=0.01)
     assert gemm.exponent == pytest.approx(2.5, rel=0.02)
     assert found.gpu.op_fixed_s == pytest.approx(1.3e-5, rel=0.02)
-    assert gemm.by_tokens is not None
-    assert gemm.by_tokens.ratios == pytest.approx([1.0] * len(gemm.by_tokens.ratios), abs=2e-3)
+    assert (gemm.tile_rows, gemm.by_tokens, found.gpu.small_ops) == (1, None, None)
+    assert gemm.by_shape is not None
+    model = load_config(MODEL)
+    shapes = {(each.inputs, each.outputs) for each in gemm.by_shape.products}
+    assert shapes == {*model.matrices, (model.hidden_size, model.vocab_size)}
+    for product in gemm.by_shape.products:
+        assert product.by_tokens.ratios == pytest.approx([1.0] * len(product.by_tokens.ratios), abs=5e-3)
     assert found.gpu.attention.fixed_s == pytest.approx(2.1e-5, rel=0.01)
     assert found.gpu.attention.efficiency == pytest.approx(0.62, rel=0.01)
     assert found.cpu.attention_share == pytest.approx(0.45, rel=0.01)
@@ -107,13 +113,16 @@ def test_it_says_what_was_measured_and_what_was_taken_over(call: Call, profile_p
     out = tmp_path / "mine.yaml"
     call("profile", "--from", profile_path, "--fit", out, "--hardware", BASE)
     found, base = load_hardware(str(out)), load_hardware(BASE)
-    assert found.sources.keys() == base.sources.keys() | {"gpu.gemm.by_tokens"}
+    assert found.sources.keys() == {
+        path for path in base.sources if not path.startswith("gpu.small_ops.")
+    } | {"gpu.gemm.by_shape", "gpu.gemm.tile_rows"}
     measured = {path for path, source in found.sources.items() if source.grade is Grade.MEASURED}
     assert measured == {
         "gpu.gemm.bandwidth_efficiency",
         "gpu.gemm.compute_efficiency",
         "gpu.gemm.exponent",
-        "gpu.gemm.by_tokens",
+        "gpu.gemm.by_shape",
+        "gpu.gemm.tile_rows",
         "gpu.op_fixed_s",
         "gpu.attention.fixed_s",
         "gpu.attention.efficiency",

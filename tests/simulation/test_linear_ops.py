@@ -1,8 +1,7 @@
 """The linear-op model against measured tables of three GPUs, at token counts that its constants have not seen.
 
-Held: per layer, which is what a simulated step is made of, a mean error of 5 % and a p95 of 12 %. Per op it is less
-good, and on an H100 not that good (6.8 to 7.2 %, p95 19 to 20 %): four products of unequal shapes have their tiles and
-waves at unequal counts, and a machine has one table of ratios. The bounds below are what holds, not what was hoped for.
+Held per layer, which is what a simulated step is made of, and per op: a mean error of 5 % and a p95 of 12 %, whichever
+half is learned from. Four products of unequal shapes have their waves at unequal counts, so each has ratios of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.core.placement import Part
+from engines.core.products import in_tiles
 from engines.core.roofline import Roofline
-from engines.hardware import ByTokens, Gemm, load_hardware
+from engines.hardware import ByShape, Gemm, load_hardware
 from engines.model.config import load_config
 from harness.bench_costs import (
     ALONE,
@@ -28,16 +29,22 @@ from harness.bench_costs import (
     main,
     peaks_of,
     rows,
+    small_op_row,
     with_fit,
+    without_small_ops,
 )
 from harness.costs import machine_rates, model_costs
 from harness.errors import ConfigError
-from harness.fitting import Fit, Peaks, Samples, best_knots, fit_gemm, fit_ratios
-from harness.op_tables import LinearTable, Point, data_folder, halves, layer_points, linear_tables
+from harness.fitting import Fit, Peaks, Samples, fit_gemm
+from harness.fitting_ratios import best_knots, fit_ratios, fit_tables
+from harness.op_tables import OPS, LinearTable, Point, data_folder, halves, layer_points, linear_tables
 
 MACHINES = ("a100", "h100", "rtx4090")
-PER_OP = {"a100": (0.06, 0.15), "h100": (0.075, 0.205), "rtx4090": (0.05, 0.12)}  # mean, p95
+MEAN, P95 = 0.05, 0.12
+SHIPPED_MEAN, SHIPPED_P95 = 0.04, 0.10  # of whole tables, which the entries have seen
+SMALL_OPS_MEAN = {"a100": 0.08, "h100": 0.10, "rtx4090": 0.18}  # of what is 10, 16 and 4 % of a layer
 A10 = Peaks(600e9, 125e12, 2)
+SIZES = {"qkv": 4096 * 6144, "output": 4096 * 4096, "up": 4096 * 28672}
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +79,27 @@ def test_halves_share_no_count_of_tokens(tables: list[LinearTable]) -> None:
 def test_per_layer_the_held_out_half_is_met(found: dict[tuple[str, str], Row], machine: str) -> None:
     layer = found[machine, WITH_RATIOS].layer
     assert layer.points > 70
-    assert layer.mean <= 0.05
-    assert layer.p95 <= 0.12
+    assert layer.mean <= MEAN
+    assert layer.p95 <= P95
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_per_op_what_holds(found: dict[tuple[str, str], Row], machine: str) -> None:
-    op = found[machine, WITH_RATIOS].op
-    mean, p95 = PER_OP[machine]
-    assert op.mean <= mean
-    assert op.p95 <= p95
+def test_per_op_the_held_out_half_is_met(found: dict[tuple[str, str], Row], machine: str) -> None:
+    row = found[machine, WITH_RATIOS]
+    assert row.op.points > 280
+    assert row.op.mean <= MEAN
+    assert row.op.p95 <= P95
+    assert all(errors.mean <= MEAN for errors in row.ops.values())
+
+
+@pytest.mark.parametrize("index", range(len(MACHINES)))
+def test_it_does_not_depend_on_which_half_was_learned_from(tables: list[LinearTable], index: int) -> None:
+    table = tables[index]
+    asked, learned = halves(table.points)
+    made = fitted(learned, table)
+    missed = errors(_roofline(table, made.fit, made.by_shape), asked)
+    assert missed.mean <= MEAN
+    assert missed.p95 <= P95
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -90,24 +108,57 @@ def test_ratios_help_and_constants_of_other_machines_are_worse(found: dict[tuple
     assert with_ratios < alone < others
 
 
-def test_the_shipped_entry_of_the_rtx_4090_is_a_fit_to_its_table(found: dict[tuple[str, str], Row]) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_shipped_entry_is_a_fit_to_its_table(found: dict[tuple[str, str], Row], machine: str) -> None:
     """Of both halves, so this one is no prediction."""
-    assert found["rtx4090", SHIPPED].layer.mean <= 0.02
-    assert found["rtx4090", SHIPPED].layer.p95 <= 0.05
+    row = found[machine, SHIPPED]
+    assert row.layer.mean <= SHIPPED_MEAN / 1.5
+    assert row.op.mean <= SHIPPED_MEAN
+    assert row.op.p95 <= SHIPPED_P95
+
+
+def test_shipped_small_ops_are_fits_to_their_tables(tables: list[LinearTable]) -> None:
+    for table in tables:
+        found = small_op_row(table)
+        assert found.errors.mean <= SMALL_OPS_MEAN[table.machine]
+        assert found.errors.mean * found.share <= 0.015, "of the layer, this is little"
+
+
+@pytest.mark.parametrize("index", range(len(MACHINES)))
+def test_a_launch_for_each_product_is_what_was_measured(tables: list[LinearTable], index: int) -> None:
+    """Constants fitted to single products say what a layer takes: one launch for all four would be too little."""
+    table = tables[index]
+    fit = fitted(table.points, table).fit
+    few = [point for point in layer_points(table.points) if point.tokens <= 64]
+    samples = Samples.of(few, peaks_of(table), fit.gemm.tile_rows)
+    once = np.abs((fit.seconds(samples) - 3 * fit.fixed_s) / samples.seconds - 1)
+    each = np.abs(fit.seconds(samples) / samples.seconds - 1)
+    assert each.mean() < once.mean()
 
 
 def test_the_simulator_charges_what_was_measured_where_it_was(tables: list[LinearTable]) -> None:
     """Between the points nothing falls, so a ratio that would make more tokens cheaper is not met to the digit."""
     table = tables[2]
     learned, _ = halves(table.points)
-    fit, ratios = fitted(learned, peaks_of(table))
-    costs = _roofline(table, fit, ratios)
-    kept = [point for point in layer_points(learned) if point.tokens in ratios.tokens]
-    assert len(kept) == len(ratios.tokens) == 16
-    assert errors(costs, kept).worst < 0.04
-    assert sorted(abs(costs.linear_s(point.tokens) / point.seconds - 1) for point in kept)[8] < 1e-4
+    made = fitted(learned, table)
+    costs = _roofline(table, made.fit, made.by_shape)
+    for op, product in zip(OPS, made.by_shape.products, strict=True):
+        assert len(product.by_tokens.tokens) == 16
+        kept = [point for point in learned if point.op == op and in_tiles(point.tokens, 64) in product.by_tokens.tokens]
+        assert len(kept) >= 16
+        missed = sorted(abs(costs.matrix_s((Part(op),), 1.0, point.tokens) / point.seconds - 1) for point in kept)
+        assert missed[len(kept) // 2] < 0.01  # a tile has several counts, and their mean is met
+        assert missed[-1] < 0.12
     seconds = [costs.linear_s(tokens) for tokens in range(1, 2200)]
     assert all(after >= before * (1 - 1e-9) for before, after in pairwise(seconds))
+
+
+def test_rows_beyond_a_tile_cost_what_whole_tiles_do(tables: list[LinearTable]) -> None:
+    table = tables[1]
+    made = fitted(table.points, table)
+    costs = _roofline(table, made.fit, made.by_shape)
+    assert made.fit.gemm.tile_rows == 64
+    assert costs.linear_s(129) == costs.linear_s(192) < costs.linear_s(193)
 
 
 # --- the fit itself --------------------------------------------------------------------------------------------------
@@ -126,17 +177,41 @@ def test_ratios_are_one_where_the_formula_is_the_truth() -> None:
     truth = Fit(Gemm(0.8, 0.6, 2.0), 8e-6)
     points = [point for point in _points(truth) if point.op == "up"]
     ratios = fit_ratios(points, A10, truth, most=5)
-    assert len(ratios.tokens) == 5
+    assert len(ratios.tokens) <= 5
     assert (ratios.tokens[0], ratios.tokens[-1]) == (1, 4096)
-    assert ratios.ratios == pytest.approx([1.0] * 5, abs=1e-3)
+    assert ratios.ratios == pytest.approx([1.0] * len(ratios.ratios), abs=1e-3)
 
 
 def test_knots_are_where_lines_break() -> None:
     xs = np.arange(9.0)
     ys = np.array([0.0, 1, 2, 3, 2, 1, 0, 0, 0])
-    assert best_knots(xs, ys, 4) == [0, 3, 6, 8]
-    assert best_knots(xs, ys, 2) == [0, 8]
-    assert best_knots(xs, ys, 20) == list(range(9))
+    alike = np.ones(9)
+    assert best_knots(xs, ys, 4, alike) == [0, 3, 6, 8]
+    assert best_knots(xs, ys, 2, alike) == [0, 8]
+    assert best_knots(xs, ys, 20, alike) == list(range(9))
+
+
+def test_tiles_are_found_again_and_none_where_there_are_none() -> None:
+    """What a kernel with tiles of 32 rows takes, by the formula; then one without."""
+    truth = Fit(Gemm(0.8, 0.6, 2.0), 8e-6)
+    for tile_rows in (32, 1):
+        points = [
+            Point(op, parameters, tokens, _seconds(truth, parameters, in_tiles(tokens, tile_rows)))
+            for tokens in (1, 8, *range(16, 1040, 16))
+            for op, parameters in SIZES.items()
+        ]
+        shapes = {(size, 1): [point for point in points if point.op == op] for op, size in SIZES.items()}
+        assert fit_tables(points, shapes, A10).fit.gemm.tile_rows == tile_rows
+
+
+def test_what_falls_with_more_rows_is_shared_before_it_is_kept() -> None:
+    truth = Fit(Gemm(0.8, 0.6, 2.0), 0.0)
+    seconds = [3e-4, 2e-4, 5e-4, 6e-4]
+    points = [Point("up", SIZES["up"], tokens, took) for tokens, took in zip((1, 8, 64, 128), seconds, strict=True)]
+    ratios = fit_ratios(points, A10, truth, most=4)
+    first, second = (ratio * _seconds(truth, SIZES["up"], tokens) for tokens, ratio in zip((1, 8), ratios.ratios))
+    assert first == pytest.approx(second, rel=1e-3)
+    assert first == pytest.approx((3e-4 * 2e-4) ** 0.5, rel=1e-3)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -163,11 +238,10 @@ def test_without_data_one_line_says_where_it_was_looked_for(tmp_path: Path, monk
 
 
 def _points(truth: Fit) -> list[Point]:
-    sizes = {"qkv": 4096 * 6144, "output": 4096 * 4096, "up": 4096 * 28672}
     return [
         Point(op, parameters, tokens, _seconds(truth, parameters, tokens))
         for tokens in (1, 8, 64, 128, 256, 512, 1024, 4096)
-        for op, parameters in sizes.items()
+        for op, parameters in SIZES.items()
     ]
 
 
@@ -179,6 +253,7 @@ def _seconds(truth: Fit, parameters: int, tokens: int) -> float:
     return float((memory_s**power + compute_s**power) ** (1 / power)) + truth.fixed_s
 
 
-def _roofline(table: LinearTable, fit: Fit, ratios: ByTokens) -> Roofline:
-    hardware = with_fit(load_hardware(table.machine), fit, ratios)
+def _roofline(table: LinearTable, fit: Fit, by_shape: ByShape) -> Roofline:
+    """Products alone."""
+    hardware = without_small_ops(with_fit(load_hardware(table.machine), fit, by_shape))
     return Roofline(model_costs(load_config(table.model), table.dtype), machine_rates(hardware, table.dtype))
