@@ -6,8 +6,8 @@ is shipped, and by constants fitted to the other machines alone. Norms, activati
 of these, and shown for themselves: as a share of the layer's products, and how near the entry's constants come.
 
 Last, gpu_only beside the log of a real run of vLLM: costed with that card's tables and nothing else, with and without
-what that run had, KV found again by preempted requests; and with the catalogue's entry, whose layers have no norms and
-activations.
+what that run had, KV found again by preempted requests; and with the catalogue's entry, which knows neither the sampler
+nor what decode rows cost beside a prompt.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from engines.core.profile_table import ProfileTable
 from engines.core.roofline import Roofline
 from engines.hardware import ByShape, Hardware, load_hardware
 from engines.model.config import load_config
+from harness.cost_accuracy import FORMULA, HALF
+from harness.cost_accuracy import OTHERS as FITTED_TO_OTHERS
 from harness.costs import DTYPE_BYTES, machine_rates, model_costs
 from harness.fitting import Fit, Peaks, Samples, fit_gemm
 from harness.fitting_ratios import Tables, fit_tables
@@ -168,6 +170,20 @@ def _predicted_s(costs: Roofline, point: Point) -> float:
     return costs.matrix_s((Part(point.op),), 1.0, point.tokens)
 
 
+def accuracy_of(found: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """What cost_accuracy.json holds: of a half that was not learned from, and by constants of the other machines."""
+    told: dict[str, dict[str, dict[str, float]]] = {}
+    for row in found:
+        if name := {WITH_RATIOS: HALF, ALONE: FORMULA, OTHERS: FITTED_TO_OTHERS}.get(row.constants):
+            told.setdefault(row.machine, {})[name] = {
+                "layer_mean": round(row.layer.mean, 4),
+                "layer_p95": round(row.layer.p95, 4),
+                "op_mean": round(row.op.mean, 4),
+                "op_p95": round(row.op.p95, 4),
+            }
+    return told
+
+
 @dataclass(frozen=True, slots=True)
 class LogRow:
     """gpu_only on the simulator beside what vLLM did; errors are simulated over observed, less one."""
@@ -217,7 +233,8 @@ def main(as_json: bool) -> None:
     found, small, logged = list(rows(tables)), [small_op_row(table) for table in tables], list(log_rows(folder))
     if as_json:
         parts = {"rows": found, "small_ops": small, "log": logged}
-        print(json.dumps({name: [asdict(row) for row in part] for name, part in parts.items()}))
+        listed = {name: [asdict(row) for row in part] for name, part in parts.items()}
+        print(json.dumps({**listed, "accuracy": accuracy_of(found)}))
         return
     _print_rows(found)
     _print_small(small)

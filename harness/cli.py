@@ -188,6 +188,8 @@ def _print_outcome(outcome: Any) -> None:
 
     if outcome.summary.cells:
         console().print(result_table(outcome.summary))
+    if outcome.cost_model_error:
+        typer.echo(outcome.cost_model_error)
     for verdict in outcome.summary.verdicts:
         typer.echo(verdict)
     typer.echo(f"results: {outcome.run_dir}")

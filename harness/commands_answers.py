@@ -78,6 +78,7 @@ def _tell_map(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from harness.tables import listing_table
 
     console().print(listing_table(map_listing(found)))
+    typer.echo(found["cost_model_error"])
     if out is not None:
         typer.echo(f"{out}: written")
 

@@ -88,6 +88,7 @@ def recommend(
         print_json(asdict(found))
         return
     console().print(recommendation_table(found))
+    typer.echo(found.cost_model_error)
     for engine, why in found.ruled_out:
         typer.echo(f"{engine} cannot: {why}")
     typer.echo("")

@@ -15,6 +15,7 @@ from typing import Any
 from engines.hardware import Hardware, uncertain
 from harness.answers import Answer, Progress, Range, Values, ratios, simulate
 from harness.claims import THROUGHPUT
+from harness.cost_accuracy import cost_model_error
 from harness.crossover_grid import BASELINE, Asked, Grid, Place, asked
 from harness.errors import ConfigError
 
@@ -78,6 +79,7 @@ class Crossovers:
             "label": LABEL,
             "metric": THROUGHPUT,
             "baseline": BASELINE,
+            "cost_model_error": cost_model_error(self.grid.hardware),
             "draws": self.draws,
             "holds_kv_tokens": self.holds_kv_tokens,
             **{key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.grid).items()},

@@ -1,4 +1,4 @@
-"""Ratios of measured products over the roofline's formula, a table for each shape of matrix, and how many rows a tile has.
+"""Ratios of measured products over the roofline's formula, one table for each shape of matrix, and the rows of a tile.
 
 A kernel computes whole tiles, so its time rises in steps of so many rows; and it has as many tiles beside each other as
 the matrix has columns for, so each product has its waves at counts of its own. Neither is in a smooth formula.
@@ -40,16 +40,21 @@ def fit_tables(
     rounded: Callable[[float], float] = float,
 ) -> Tables:
     """`points`: what the formula is fitted to. `products`: of the matrices that get a table. The tile is the one with
-    which these very points are met best, so it says nothing of points that were not shown. Constants are rounded before ratios are taken over them.
+    which these very points are met best. Constants are rounded before ratios are taken over them.
     """
     fits = [_fit(points, peaks, tile_rows, rounded) for tile_rows in TILES]
     return min((_tables(products, peaks, fit) for fit in fits), key=lambda found: found[0])[1]
 
 
 def _fit(points: Sequence[Point], peaks: Peaks, tile_rows: int, rounded: Callable[[float], float]) -> Fit:
-    fit = fit_gemm(Samples.of(points, peaks, tile_rows))
-    constants = (fit.gemm.bandwidth_efficiency, fit.gemm.compute_efficiency, fit.gemm.exponent)
-    return Fit(Gemm(*map(rounded, constants), tile_rows=tile_rows), rounded(fit.fixed_s))
+    found = fit_gemm(Samples.of(points, peaks, tile_rows))
+    gemm = Gemm(
+        rounded(found.gemm.bandwidth_efficiency),
+        rounded(found.gemm.compute_efficiency),
+        rounded(found.gemm.exponent),
+        tile_rows,
+    )
+    return Fit(gemm, rounded(found.fixed_s))
 
 
 def _tables(products: Mapping[Shape, Sequence[Point]], peaks: Peaks, fit: Fit) -> tuple[float, Tables]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.calibrate import calibrate_run
+from harness.cost_accuracy import cost_model_error
 from harness.environment import git_state, machine_facts, versions
 from harness.errors import ConfigError
 from harness.experiment import Experiment
@@ -40,7 +41,15 @@ def manifest_of(experiment: Experiment, cells: Sequence[CellSpec], backend: str,
         git_dirty=dirty,
         seeds={cell.cell_id: cell.measure.seed for cell in cells},
         cells_planned=tuple(cell.cell_id for cell in cells),
+        cost_model_error=_cost_model_error(experiment, backend),
     )
+
+
+def _cost_model_error(experiment: Experiment, backend: str) -> str:
+    """Of whatever is costed with an entry of the catalogue: simulated, or paced to it."""
+    if backend == "cuda" or not experiment.models_a_machine or experiment.hardware is None:
+        return ""
+    return cost_model_error(experiment.hardware)
 
 
 def created(out_dir: Path, manifest: Manifest, cells: Sequence[CellSpec]) -> RunFolder:

@@ -134,7 +134,9 @@ class _Fitting:
         ]
         found = dict.fromkeys(model.matrices[1:], others)
         found[model.matrices[0]] = [*_points("first", sizes[:1], points.first)]
-        found[model.hidden_size, model.vocab_size] = [*_points("head", [model.hidden_size * model.vocab_size], points.head)]
+        found[model.hidden_size, model.vocab_size] = [
+            *_points("head", [model.hidden_size * model.vocab_size], points.head)
+        ]
         return {shape: measured for shape, measured in found.items() if measured}
 
     def decode_attention(self) -> tuple[float, float]:

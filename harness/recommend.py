@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.answers import Answer, Progress, Range, Values, ratios, simulate
+from harness.cost_accuracy import cost_model_error
 from harness.errors import ConfigError
 from harness.experiment import EngineChoice, Experiment
 from harness.plan import expand
@@ -42,6 +43,7 @@ class Ranked:
 class Recommendation:
     label: str
     hardware: str
+    cost_model_error: str
     ranked_by: str
     ranked: tuple[Ranked, ...]
     ruled_out: tuple[tuple[str, str], ...]  # engine, why
@@ -61,6 +63,7 @@ def recommended(question: Question, progress: Progress = lambda done, of: None) 
     return Recommendation(
         label="simulated",
         hardware=asked.hardware,
+        cost_model_error=cost_model_error(asked.hardware),
         ranked_by=by.removesuffix("_whole_run"),
         ranked=ranked,
         ruled_out=tuple(asked.ruled_out.items()),

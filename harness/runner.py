@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.checks import require_runnable
@@ -39,6 +39,7 @@ class RunOutcome:
     warnings: tuple[str, ...]
     interrupted: bool
     stopped: bool = False  # the run folder took no more; the rest was not tried
+    cost_model_error: str = ""  # as in the manifest
 
     @property
     def exit_code(self) -> int:
@@ -82,11 +83,13 @@ def run_experiment(
         finally:
             watcher.close()
         warnings += [*filter(None, (full, problem))]
-        if interrupts.count:
-            return RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=True)
-    if full or problem:
-        return RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=False, stopped=True)
-    return _concluded(folder, summary, warnings)
+        interrupted = bool(interrupts.count)
+    if interrupted or full or problem:
+        stopped = not interrupted
+        outcome = RunOutcome(folder.path, summary, None, tuple(warnings), interrupted=interrupted, stopped=stopped)
+    else:
+        outcome = _concluded(folder, summary, warnings)
+    return replace(outcome, cost_model_error=manifest.cost_model_error)
 
 
 # --- the cells --------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def map_page(found: JSON, told: Mapping[str, str]) -> str:
         "Crossover map",
         told,
         label=found["label"],
-        meaning=MEANING[Label(found["label"])],
+        meaning=f"{MEANING[Label(found['label'])]} {found.get('cost_model_error', '')}",
         facts=_facts(found),
         verdict=_verdict(cells),
         how=_how(found),

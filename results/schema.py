@@ -170,6 +170,7 @@ class Manifest:
     git_dirty: bool | None = None
     seeds: object = None
     cells_planned: tuple[str, ...] = ()
+    cost_model_error: str = ""  # where durations come from a model of the machine: how far it is from measured ops
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -186,6 +187,7 @@ class Manifest:
             "git_dirty": self.git_dirty,
             "seeds": self.seeds,
             "cells_planned": list(self.cells_planned),
+            "cost_model_error": self.cost_model_error,
         }
 
     @classmethod
@@ -205,6 +207,7 @@ class Manifest:
             git_dirty=fields.flag("git_dirty", None),
             seeds=fields.anything("seeds"),
             cells_planned=fields.texts("cells_planned", ()),
+            cost_model_error=fields.text("cost_model_error", ""),
         )
 
 

@@ -1,7 +1,7 @@
 """Tables of ratios in a machine's YAML: what may be in them, and what is wrong. Their source is read by catalogue.py.
 
-    by_tokens: {tokens: [1, 64], ratios: [1.1, 0.9], source: ..., grade: ...}
-    by_shape: {products: [{inputs: 4096, outputs: 4096, tokens: [1, 64], ratios: [1.1, 0.9]}], source: ..., grade: ...}
+by_tokens: {tokens: [1, 64], ratios: [1.1, 0.9], source: ..., grade: ...}
+by_shape: {products: [{inputs: 4096, outputs: 4096, tokens: [1, 64], ratios: [1.1, 0.9]}], source: ..., grade: ...}
 """
 
 from __future__ import annotations

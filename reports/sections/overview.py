@@ -19,6 +19,7 @@ def build(run: Run) -> Markup:
         name=run.manifest.name,
         labels=[(str(label), MEANING[label]) for label in run.labels],
         mixed=MIXED if len(run.labels) > 1 else None,
+        cost_model_error=run.manifest.cost_model_error,
         facts=_facts(run),
     )
 

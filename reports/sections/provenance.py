@@ -31,6 +31,7 @@ def build(run: Run) -> Section:
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     facts = [
         ("Backend", manifest.backend),
+        ("Cost model", manifest.cost_model_error),
         ("Started", moment(manifest.created_utc)),
         ("Commit", _commit(manifest)),
         ("Seeds", _seeds(manifest.seeds)),

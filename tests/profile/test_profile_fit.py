@@ -113,9 +113,10 @@ def test_it_says_what_was_measured_and_what_was_taken_over(call: Call, profile_p
     out = tmp_path / "mine.yaml"
     call("profile", "--from", profile_path, "--fit", out, "--hardware", BASE)
     found, base = load_hardware(str(out)), load_hardware(BASE)
-    assert found.sources.keys() == {
-        path for path in base.sources if not path.startswith("gpu.small_ops.")
-    } | {"gpu.gemm.by_shape", "gpu.gemm.tile_rows"}
+    assert found.sources.keys() == {path for path in base.sources if not path.startswith("gpu.small_ops.")} | {
+        "gpu.gemm.by_shape",
+        "gpu.gemm.tile_rows",
+    }
     measured = {path for path, source in found.sources.items() if source.grade is Grade.MEASURED}
     assert measured == {
         "gpu.gemm.bandwidth_efficiency",

@@ -24,6 +24,7 @@ from harness.bench_costs import (
     SHIPPED,
     WITH_RATIOS,
     Row,
+    accuracy_of,
     errors,
     fitted,
     main,
@@ -33,6 +34,7 @@ from harness.bench_costs import (
     with_fit,
     without_small_ops,
 )
+from harness.cost_accuracy import accuracy
 from harness.costs import machine_rates, model_costs
 from harness.errors import ConfigError
 from harness.fitting import Fit, Peaks, Samples, fit_gemm
@@ -161,6 +163,15 @@ def test_rows_beyond_a_tile_cost_what_whole_tiles_do(tables: list[LinearTable]) 
     assert costs.linear_s(129) == costs.linear_s(192) < costs.linear_s(193)
 
 
+def test_what_is_told_beside_simulated_numbers_is_what_the_bench_finds(found: dict[tuple[str, str], Row]) -> None:
+    fresh, told = accuracy_of(list(found.values())), accuracy()
+    assert fresh.keys() == told.keys()
+    for machine, kinds in fresh.items():
+        assert kinds.keys() == told[machine].keys()
+        for kind, figures in kinds.items():
+            assert told[machine][kind] == pytest.approx(figures, abs=0.002), (machine, kind)
+
+
 # --- the fit itself --------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +234,7 @@ def test_the_command_prints_every_machine(
     monkeypatch.setenv("HARNESS_DATA", str(shared_data))
     main(as_json=True)
     printed = json.loads(capsys.readouterr().out)
+    assert printed["accuracy"].keys() == {*MACHINES}
     assert [row["constants"] for row in printed["log"]] == ["op tables", SHIPPED]
     assert [(row["machine"], row["constants"]) for row in printed["rows"]] == [
         (machine, constants) for machine in MACHINES for constants in (WITH_RATIOS, ALONE, SHIPPED, OTHERS)
