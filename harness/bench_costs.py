@@ -232,13 +232,16 @@ def main(as_json: bool) -> None:
     tables = linear_tables(folder)
     found, small, logged = list(rows(tables)), [small_op_row(table) for table in tables], list(log_rows(folder))
     if as_json:
-        parts = {"rows": found, "small_ops": small, "log": logged}
-        listed = {name: [asdict(row) for row in part] for name, part in parts.items()}
+        listed = {"rows": _dicts(found), "small_ops": _dicts(small), "log": _dicts(logged)}
         print(json.dumps({**listed, "accuracy": accuracy_of(found)}))
         return
     _print_rows(found)
     _print_small(small)
     _print_log(logged)
+
+
+def _dicts(listed: Sequence[Row] | Sequence[SmallOpRow] | Sequence[LogRow]) -> list[dict[str, object]]:
+    return [asdict(row) for row in listed]
 
 
 def _print_small(small: Sequence[SmallOpRow]) -> None:

@@ -220,7 +220,7 @@ def test_what_falls_with_more_rows_is_shared_before_it_is_kept() -> None:
     seconds = [3e-4, 2e-4, 5e-4, 6e-4]
     points = [Point("up", SIZES["up"], tokens, took) for tokens, took in zip((1, 8, 64, 128), seconds, strict=True)]
     ratios = fit_ratios(points, A10, truth, most=4)
-    first, second = (ratio * _seconds(truth, SIZES["up"], tokens) for tokens, ratio in zip((1, 8), ratios.ratios))
+    first, second = (ratios.ratios[index] * _seconds(truth, SIZES["up"], tokens) for index, tokens in ((0, 1), (1, 8)))
     assert first == pytest.approx(second, rel=1e-3)
     assert first == pytest.approx((3e-4 * 2e-4) ** 0.5, rel=1e-3)
 
