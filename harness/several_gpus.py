@@ -70,6 +70,7 @@ def rates_of_all(spec: CellSpec, rates: MachineRates, hardware: Hardware) -> Mac
         shares=spec.engine.gpus,
         gemm_bytes_per_s=rates.gemm_bytes_per_s * times,
         gemm_flops_per_s=rates.gemm_flops_per_s * times,
+        gemm_by_shape=(),  # part of a matrix has another shape, with waves of its own
         packed_bytes_per_s=rates.packed_bytes_per_s * times,
         packed_flops_per_s=rates.packed_flops_per_s * times,
         attention_bytes_per_s=rates.attention_bytes_per_s * times,
