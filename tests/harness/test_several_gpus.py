@@ -86,7 +86,7 @@ def test_pipelines_of_every_engine_that_can_serve_all(kind: str) -> None:
 def test_tensor_parallel_has_the_lowest_latency() -> None:
     cells = _cells(*[_on("gpu_only", 4, parallel) for parallel in ("tensor", "pipeline")])
     tensor, pipeline = (figures(cells[f"{parallel}-4"]).metrics[LATENCY] for parallel in ("tensor", "pipeline"))
-    assert 2 < pipeline / tensor < 4
+    assert 1.9 < pipeline / tensor < 4, "weights are divided by four; launches, norms and sums are not"
 
 
 def test_a_pipeline_serves_many_nearly_as_fast_as_its_stages() -> None:
