@@ -150,7 +150,7 @@ def test_the_simulator_charges_what_was_measured_where_it_was(tables: list[Linea
         assert len(kept) >= 16
         missed = sorted(abs(costs.matrix_s((Part(op),), 1.0, point.tokens) / point.seconds - 1) for point in kept)
         assert missed[len(kept) // 2] < 0.01  # a tile has several counts, and their mean is met
-        assert missed[-1] < 0.12
+        assert missed[-1] < 0.15
     seconds = [costs.linear_s(tokens) for tokens in range(1, 2200)]
     assert all(after >= before * (1 - 1e-9) for before, after in pairwise(seconds))
 
