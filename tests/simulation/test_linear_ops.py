@@ -235,7 +235,7 @@ def test_the_command_prints_every_machine(
     main(as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert printed["accuracy"].keys() == {*MACHINES}
-    assert [row["constants"] for row in printed["log"]] == ["op tables", SHIPPED]
+    assert [row["constants"] for row in printed["log"]] == ["op tables", "op tables", SHIPPED]
     assert [(row["machine"], row["constants"]) for row in printed["rows"]] == [
         (machine, constants) for machine in MACHINES for constants in (WITH_RATIOS, ALONE, SHIPPED, OTHERS)
     ]
