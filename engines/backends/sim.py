@@ -11,6 +11,7 @@ from engines.core.clock import VirtualClock
 from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
 from engines.core.ops import AlikeOps, AlikeSteps, Program
+from engines.core.pass_at_once import PassAtOnce
 from engines.core.pass_line import HostLine, PassLine
 from engines.core.pass_tally import tally_pass
 from engines.core.pipeline import busy_seconds, durations, lower, makespan, place
@@ -106,16 +107,21 @@ class SimExecutor:
         return StepResult((0,) * _sampled(plan), begin_s, end_s, times)
 
     def _pass(self, plan: StepPlan, begin_s: float) -> StepResult:
-        tally = OpTally(plan.step, self._sink) if self._sink and plan.step <= self._traced_steps else None
-        line = PassLine(plan, self._costs, self._host, begin_s, None if tally is None else tally.add)
         layers = len(self._placement.layers)
-        answers, finished = run_pass(plan.cohorts, layers, line)
+        if self._sink is not None and plan.step <= self._traced_steps:
+            tally = OpTally(plan.step, self._sink)
+            line = PassLine(plan, self._costs, self._host, begin_s, tally.add)
+            answers, finished = run_pass(plan.cohorts, layers, line)
+            end_s, times = line.now_s, tally.times()
+        else:
+            at_once = PassAtOnce(plan, layers, self._costs, self._host, begin_s)
+            answers, finished = at_once.run()
+            end_s, times = at_once.now_s, unit_times(at_once.busy_s, at_once.ops, 0)
         if self._alike is not None:
             tally_pass(plan, answers, layers, self._costs, self._alike)
         landed = sum([len(cohort.slots) for cohort in plan.cohorts if cohort.cohort in finished])
         sampled = (0,) * (_sampled(plan) + landed)
-        times = tally.times() if tally else unit_times(line.busy_s, line.ops, 0)
-        return StepResult(sampled, begin_s, line.now_s, times, answers, finished)
+        return StepResult(sampled, begin_s, end_s, times, answers, finished)
 
     def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
         """Op by op, for the timeline."""

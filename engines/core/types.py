@@ -144,8 +144,7 @@ class CohortPlan(NamedTuple):  # dozens per step: a frozen dataclass takes four 
     patience_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):  # dozens per step, as cohorts
     """A question that only the running step can answer: is this cohort's attention ready at this layer?"""
 
     cohort: int
@@ -202,8 +201,7 @@ class StepPlan:
 # --- what the scheduler hears ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class GuardAnswer:
+class GuardAnswer(NamedTuple):
     guard: Guard
     ready: bool
 
