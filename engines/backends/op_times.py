@@ -1,6 +1,6 @@
 """What a step's ops took, per unit, and the optional trace of every op. Shared by all interpreters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engines.core.ops import Op
 from engines.core.types import Unit, UnitTimes
@@ -28,12 +28,25 @@ class OpTally:
         if self._sink is not None:
             self._sink(self._step, op, start_s, end_s)
 
+    def add_all(self, ops: Sequence[Op], seconds: Sequence[float], ends_s: Sequence[float]) -> None:
+        """All of a step, none of them late."""
+        busy_s, step, sink = self._busy_s, self._step, self._sink or _nobody
+        for op, op_s, end_s in zip(ops, seconds, ends_s, strict=True):
+            start_s = end_s - op_s
+            busy_s[op.unit] += end_s - start_s
+            sink(step, op, start_s, end_s)
+        self._ops += len(ops)
+
     def late(self) -> None:
         """An op that was counted already turns out to be an overrun."""
         self._overruns += 1
 
     def times(self) -> UnitTimes:
         return unit_times(self._busy_s, self._ops, self._overruns)
+
+
+def _nobody(step: int, op: Op, start_s: float, end_s: float) -> None:
+    """Is told of it."""
 
 
 def unit_times(busy_s: list[float], ops: int, overruns: int) -> UnitTimes:

@@ -130,8 +130,7 @@ class SimExecutor:
         seconds = durations(program, plan, self._costs)
         ends_s = place(program, seconds, begin_s, self._host.free_s)
         tally = OpTally(plan.step, self._sink)
-        for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
-            tally.add(op, end_s - duration_s, end_s)
+        tally.add_all(program.ops, seconds, ends_s)
         return max(ends_s), tally.times()
 
     def _staged(self, program: Program, plan: StepPlan, begin_s: float) -> StepResult:

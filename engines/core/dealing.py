@@ -2,7 +2,7 @@
 iteration of the two takes. NEO's rules 4 to 6, shared by every policy that pipelines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -79,6 +79,7 @@ class Pipeline:
         Large pools are dealt in groups while there is room for whole ones, and one by one from there.
         """
         pipeline = Pipeline(predict, (SubBatch.of(predict, work), SubBatch(0)))
+        roomier = pipeline.roomier()
         contexts = [request.known for request in candidates]
         kv = [0, *accumulate(contexts)]
         shortest = min(contexts, default=0)
@@ -89,23 +90,36 @@ class Pipeline:
                 dealt += 1
                 continue
             upto = min(dealt + group, len(candidates))
-            half = pipeline.roomier(upto - dealt, kv[upto] - kv[dealt])
+            half = roomier(upto - dealt, kv[upto] - kv[dealt])
             if half is not None:
-                pipeline.halves[half].take(predict, candidates[dealt:upto], kv[upto] - kv[dealt])
+                half.take(predict, candidates[dealt:upto], kv[upto] - kv[dealt])
                 dealt = upto
             elif upto - dealt > 1:
                 group = (upto - dealt) // 2
-            elif pipeline.roomier(1, shortest) is None:
+            elif roomier(1, shortest) is None:
                 break
             else:
                 longest, group = contexts[dealt], 1
         return pipeline
 
-    def roomier(self, rows: int, kv_tokens: int) -> int | None:
-        """The half with more slack after so many more rows and tokens, None if that is negative."""
-        slacks = self.slack(0, rows, kv_tokens), self.slack(1, rows, kv_tokens)
-        half = 0 if slacks[0] >= slacks[1] else 1
-        return half if slacks[half] >= 0.0 else None
+    def roomier(self) -> Callable[[int, int], SubBatch | None]:
+        """The half with more slack after so many more rows and tokens, None if that is negative: to be asked some
+        dozens of times a step, hence `slack` of both halves with everything at hand.
+        """
+        first, second = self.halves
+        attention_s = self.predict.host_attention_s
+        down_s, up_s = self.predict.rows_to_host_s, self.predict.rows_to_accel_s
+
+        def roomier(more: int, more_kv: int) -> SubBatch | None:
+            rows, others = len(first.host) + more, len(second.host) + more
+            host_s = attention_s(rows, first.host_kv + more_kv) + down_s(rows) + up_s(rows)
+            slack_s = second.linear_s + first.accel_s - host_s
+            host_s = attention_s(others, second.host_kv + more_kv) + down_s(others) + up_s(others)
+            other_s = first.linear_s + second.accel_s - host_s
+            half, slack_s = (first, slack_s) if slack_s >= other_s else (second, other_s)
+            return half if slack_s >= 0.0 else None
+
+        return roomier
 
     def slack(self, half: int, more: int = 0, more_kv: int = 0) -> float:
         """T_lin(other) + T_pref + T_gatt - (T_catt + launch), with so many more rows and tokens in this half.

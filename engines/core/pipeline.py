@@ -7,6 +7,7 @@ depends on the shape of a plan only, never on its numbers. Three interpreters: s
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from engines.core.cost import CostTable, Work, link_unit, work_of
 from engines.core.errors import UnsupportedPlanError
@@ -186,15 +187,21 @@ def place(
     `free_s`: until when units are busy with what earlier steps left behind, by lane; brought up to date.
     """
     free_s = {} if free_s is None else free_s
-    ends_s: list[float] = []
+    if program.serial and max(free_s.values(), default=begin_s) <= begin_s:
+        ends_s = list(accumulate(seconds, initial=begin_s))[1:]
+        free_s.update(zip([op.lane for op in program.ops], ends_s, strict=True))
+        return ends_s
+    ends_s = []
     for op, duration_s in zip(program.ops, seconds, strict=True):
         lane = op.lane
-        start_s = max(free_s.get(lane, begin_s), begin_s)
+        start_s = free_s.get(lane, begin_s)
+        if start_s < begin_s:
+            start_s = begin_s
         for index in op.after:
             if ends_s[index] > start_s:
                 start_s = ends_s[index]
-        free_s[lane] = start_s + duration_s
-        ends_s.append(start_s + duration_s)
+        free_s[lane] = end_s = start_s + duration_s
+        ends_s.append(end_s)
     return ends_s
 
 

@@ -168,12 +168,13 @@ class EngineCore:
             raise IntegrityError(f"{len(sampling)} rows sample, the executor returned {len(tokens)} tokens")
         for request, computed in self._draft.computing:
             request.computed += computed
-        finished = []
-        for request, token in zip(sampling, tokens, strict=True):
-            request.computed = request.known
-            request.known += 1
-            if request.known == request.target or token in request.stop_ids:
-                finished.append(request)
+        for request in sampling:
+            request.computed = known = request.known
+            request.known = known + 1
+        finished = [request for request in sampling if request.known == request.target]
+        if self._content_ends:
+            pairs = zip(sampling, tokens, strict=True)
+            finished = [each for each, token in pairs if each.known == each.target or token in each.stop_ids]
         request_ids = [request.request_id for request in sampling]
         on_host = self._on_host(sampling)
         if finished:
