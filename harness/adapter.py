@@ -1,8 +1,7 @@
 """Our own engines behind the driver's seam (engines/core/adapter.py): decide, run, commit, and let others look on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engines.core.adapter import Deliveries, Delivery, Submission
 from engines.core.clock import stopwatch
@@ -13,8 +12,7 @@ from engines.core.types import Refusal, RequestSpec, StepPlan, StepResult, Tier
 from harness.journal import Journal
 
 
-@dataclass(frozen=True, slots=True)
-class StepSight:
+class StepSight(NamedTuple):
     """One step as an onlooker sees it: nothing that a decision depends on."""
 
     plan: StepPlan

@@ -6,9 +6,7 @@ The summary is written last, by rename: a cell without one did not finish. Progr
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +54,7 @@ class Records:
             self._flush_requests()
 
     def step(self, observation: StepObservation) -> None:
-        for column, value in zip(self._steps_ahead.values(), _values(observation), strict=True):
+        for column, value in zip(self._steps_ahead.values(), observation, strict=True):
             column.append(value)
         if len(self._steps_ahead["step"]) >= FLUSH_ROWS:
             self._flush_steps()
@@ -87,9 +85,6 @@ class Records:
         if len(columns["step"]):
             self._steps.append_columns(columns)
             self._aggregator.add_steps(columns)
-
-
-_values: Callable[[StepObservation], tuple[Any, ...]] = attrgetter(*step_columns(()))
 
 
 def _packed(column: list[Any]) -> Any:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 TOLERANCE_S = 1e-3  # on the wall clock: two threads may read it in another order than they act
 MOST_BREACHES = 1000  # past this nothing more can be learnt from serving on
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(NamedTuple):
     """The driver's own readings around one poll, which bound the moment at which a delivery can have happened.
 
     `looked_s` was taken before the poll before this one: what came in while that one was under way is handed over now.

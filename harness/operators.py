@@ -48,16 +48,18 @@ class OperatorRecorder:
 
     def alike(self, op: Op, count: int, seconds: float, work: Work) -> None:
         """So many ops like this one took so long together, each with such rows."""
-        if op.move < 0:
-            self._add(op, count, seconds, work, ())
-        else:
+        if op.move >= 0:
             self._ops.append((op, seconds))  # the plan knows what moved
+            return
+        total = self._sums.get(id(op)) or self._open(op, work)
+        each = total.bytes_each
+        total.ops += count
+        total.seconds += seconds
+        total.bytes += count * (total.bytes_by_work(work) if each is None else each)
 
     def alike_steps(self, op: Op, count: int, seconds: Sequence[float], works: Sequence[Work]) -> None:
         """The same for each step of a stretch. Added up one by one: a sum depends on its order."""
-        total = self._sums.get(id(op))
-        if total is None:
-            total = self._open(op, works[0])
+        total = self._sums.get(id(op)) or self._open(op, works[0])
         total.ops += count * len(works)
         took_s, carried, each = total.seconds, total.bytes, total.bytes_each
         for step_s in seconds:
@@ -84,9 +86,7 @@ class OperatorRecorder:
         return tuple(sorted(self._rows.values(), key=lambda row: (-row.seconds, row.operator, row.unit)))
 
     def _add(self, op: Op, count: int, seconds: float, work: Work, moves: tuple[Move, ...]) -> None:
-        total = self._sums.get(id(op))
-        if total is None:
-            total = self._open(op, work)
+        total = self._sums.get(id(op)) or self._open(op, work)
         total.ops += count
         total.seconds += seconds
         each = total.bytes_each
@@ -117,7 +117,7 @@ class _Works:
     def __init__(self, plan: StepPlan, result: StepResult) -> None:
         landed = sum([len(each.slots) for each in plan.cohorts if each.cohort in result.finished_cohorts])
         works = [work_of(batch) for batch in plan.batches]
-        self._batches = [replace(work, sampled=work.sampled + landed) for work in works] if landed else works
+        self._batches = [work._replace(sampled=work.sampled + landed) for work in works] if landed else works
         self._cohorts = {
             each.cohort: Work(host_rows=len(each.slots), host_kv_tokens=sum(each.positions) + len(each.slots))
             for each in plan.cohorts

@@ -25,8 +25,11 @@ class TwoSided:
         return Placement.all_on_accelerator(capabilities.layers)
 
     def steady(self, running: Sequence[Request]) -> Mode | None:
-        """With nobody on the host there is nothing to weigh; else lengths decide, and they change with every step."""
-        return None if any(request.tier is Tier.HOST for request in running) else Mode.GPU_ONLY
+        """With nobody on the host there is nothing to weigh; else lengths decide, and they change with every step.
+
+        The youngest are looked at first: it is they who have to go there.
+        """
+        return None if any(request.tier is Tier.HOST for request in reversed(running)) else Mode.GPU_ONLY
 
 
 def two_sided(view: View) -> Proposal:

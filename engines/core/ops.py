@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from engines.core.cost import Work
+from engines.core.cost import CostTable, Work
 from engines.core.placement import Part
 from engines.core.time_line import TimeLine
-from engines.core.types import Guard, Unit
+from engines.core.types import Guard, Move, Unit
 
 
 class OpKind(Enum):
@@ -83,6 +83,7 @@ class Op:
         return self.unit + len(Unit) * self.device
 
 
+Price = Callable[[Work, tuple[Move, ...], CostTable], float]
 AlikeOps = Callable[[Op, int, float, Work], None]  # one of them, how many, seconds of all, what each worked on
 AlikeSteps = Callable[[Op, int, Sequence[float], Sequence[Work]], None]  # the same of each step of a stretch
 
@@ -98,6 +99,7 @@ class Program:
     devices: int  # accelerators that take part
     ends: TimeLine = field(repr=False, compare=False)  # when each unit is done, by the seconds of each kind
     beside: bool = False  # host and accelerator work side by side, and may be in each other's way
+    prices: list[Price] = field(default_factory=list, repr=False, compare=False)  # of the tally; when first asked
 
     @staticmethod
     def of(ops: Sequence[Op]) -> "Program":

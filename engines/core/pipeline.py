@@ -5,22 +5,24 @@ depends on the shape of a plan only, never on its numbers. Three interpreters: s
 (sim).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 from engines.core.cost import CostTable, Work, link_unit, work_of
 from engines.core.errors import UnsupportedPlanError
-from engines.core.ops import AlikeOps, Op, OpKind, Program, RowsOf
+from engines.core.ops import AlikeOps, Op, OpKind, Price, Program, RowsOf
 from engines.core.placed import lower_placed
 from engines.core.placed_cost import placed_costs, placed_seconds_of
 from engines.core.placement import Placement
 from engines.core.stages import lower_staged
 from engines.core.types import Batch, Mode, Move, StepPlan, Tier, Unit
 
+UNITS = tuple(Unit)  # to walk through an Enum takes ten times as long
 
-@dataclass(frozen=True, slots=True)
-class BatchShape:
+
+class BatchShape(NamedTuple):
     """What decides which ops a batch needs."""
 
     accel: bool  # any attention on the accelerator
@@ -137,36 +139,48 @@ def _moves(units: tuple[Unit, ...]) -> list[Op]:
 
 def seconds_of(op: Op, work: Work, moves: tuple[Move, ...], costs: CostTable) -> float:
     """What an op costs by a table: the simulator's durations and the paces of the emulation are this one function."""
+    return price_of(op)(work, moves, costs)
+
+
+def price_of(op: Op) -> Price:
+    """The same as a function of the rest: which one it is, is found out once for each op of a program."""
     match op.kind:
         case OpKind.FIRST:
-            return costs.pre_attention_s(costs.gemm_rows(work))
+            return lambda work, moves, costs: costs.pre_attention_s(costs.gemm_rows(work))
         case OpKind.ATTENTION if op.rows is RowsOf.ALL and not op.packed:
-            return costs.accel_attention_s(work)
+            return lambda work, moves, costs: costs.accel_attention_s(work)
         case OpKind.HOST_ATTENTION:
-            return costs.host_attention_s(work.host_rows, work.host_kv_tokens)
+            return lambda work, moves, costs: costs.host_attention_s(work.host_rows, work.host_kv_tokens)
         case OpKind.BETWEEN:
-            return costs.linear_s(costs.gemm_rows(work))
+            return lambda work, moves, costs: costs.linear_s(costs.gemm_rows(work))
         case OpKind.LAST:
-            return costs.post_attention_s(costs.gemm_rows(work)) + costs.head_s(work.sampled)
+            return lambda work, moves, costs: costs.post_attention_s(costs.gemm_rows(work)) + costs.head_s(work.sampled)
         case OpKind.MOVE:
-            return costs.move_s(moves[op.move])
+            return lambda work, moves, costs: costs.move_s(moves[op.move])
         case OpKind.ROWS_TO_HOST:
-            return costs.rows_to_host_s(work.host_rows)
+            return lambda work, moves, costs: costs.rows_to_host_s(work.host_rows)
         case OpKind.ROWS_TO_ACCEL:
-            return costs.rows_to_accel_s(work.host_rows)
+            return lambda work, moves, costs: costs.rows_to_accel_s(work.host_rows)
         case OpKind.PROMPT_TO_HOST:
-            return costs.kv_to_host_s(work.host_prefill_tokens)
+            return lambda work, moves, costs: costs.kv_to_host_s(work.host_prefill_tokens)
         case OpKind.PROMPT_TO_ACCEL:
-            return costs.kv_to_accel_s(work.host_prefill_context)
+            return lambda work, moves, costs: costs.kv_to_accel_s(work.host_prefill_context)
         case _:
-            return placed_seconds_of(op, work, placed_costs(costs))
+            return lambda work, moves, costs: placed_seconds_of(op, work, placed_costs(costs))
+
+
+def _prices(program: Program) -> Sequence[Price]:
+    if not program.prices:
+        program.prices.extend([price_of(op) for op, _ in program.tally])
+    return program.prices
 
 
 def _known(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
     """Seconds of one op of each kind, in the order of the tally. `alike` is told of them all."""
     works = [work_of(batch) for batch in plan.batches]
     costs = costs if program.beside else costs.alone
-    known = [seconds_of(op, works[op.batch], plan.moves, costs) for op, _ in program.tally]
+    prices, moves = _prices(program), plan.moves
+    known = [price(works[op.batch], moves, costs) for price, (op, _) in zip(prices, program.tally, strict=True)]
     if alike is not None:
         for (op, count), seconds in zip(program.tally, known, strict=True):
             alike(op, count, count * seconds, works[op.batch])
@@ -235,5 +249,5 @@ def _spanned(
         return max(place(program, [known[group] for group in program.group], begin_s, free_s)) - begin_s
     ends_s = program.ends(known)
     if free_s is not None:
-        free_s.update([(unit, begin_s + end_s) for unit, end_s in zip(Unit, ends_s, strict=True) if end_s])
+        free_s.update([(unit, begin_s + end_s) for unit, end_s in zip(UNITS, ends_s, strict=True) if end_s])
     return max(ends_s)

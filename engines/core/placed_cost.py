@@ -1,7 +1,6 @@
 """What the ops of placed weights cost by a table: which rows, how wide, over which of its rates."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import cast
 
 from engines.core.cost import CostTable, PlacedCosts, Work
@@ -24,9 +23,9 @@ def placed_costs(costs: CostTable) -> PlacedCosts:
 def work_of_rows_in(work: Work, rows: RowsOf) -> Work:
     """The part of a batch that an op works on."""
     if rows is RowsOf.DECODES:
-        return replace(work, tokens=work.decode_rows, prefill_tokens=0, prefill_kv_tokens=0, prefill_pairs=0, chunks=())
+        return work._replace(tokens=work.decode_rows, prefill_tokens=0, prefill_kv_tokens=0, prefill_pairs=0, chunks=())
     if rows is RowsOf.PROMPTS:
-        return replace(work, tokens=work.prefill_tokens, decode_rows=0, decode_kv_tokens=0)
+        return work._replace(tokens=work.prefill_tokens, decode_rows=0, decode_kv_tokens=0)
     return work
 
 

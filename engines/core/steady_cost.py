@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from engines.core.cost import CostTable, Work, work_of
 from engines.core.ops import Op, OpKind
-from engines.core.pipeline import lower, seconds_of
+from engines.core.pipeline import lower, price_of, seconds_of
 from engines.core.placement import Placement
 from engines.core.types import StepPlan, Unit
 
@@ -35,14 +35,14 @@ class SteadyCost:
         tally = self.program.tally
         self._terms_s = [count * seconds_of(op, work, (), costs) for op, count in tally]
         self._units = [op.unit for op, _ in tally]
-        self._growing = [(place, op, count) for place, (op, count) in enumerate(tally) if op.kind in GROWING]
+        self._growing = [(place, price_of(op), count) for place, (op, count) in enumerate(tally) if op.kind in GROWING]
         self._grown_s: dict[int, list[float]] = {place: [] for place, _, _ in self._growing}
 
     def step(self, work: Work) -> tuple[float, list[float]]:
         """Seconds of the whole step, in which nothing overlaps; busy seconds per unit."""
         terms_s = self._terms_s
-        for place, op, count in self._growing:
-            terms_s[place] = term_s = count * seconds_of(op, work, (), self._costs)
+        for place, price, count in self._growing:
+            terms_s[place] = term_s = count * price(work, (), self._costs)
             self._grown_s[place].append(term_s)
         busy_s = [0.0] * len(Unit)
         for unit, term_s in zip(self._units, terms_s, strict=True):

@@ -117,6 +117,9 @@ def bytes_by_work(op: Op, sizes: ModelSizes) -> Callable[[Work], float]:
         case OpKind.ROWS_TO_HOST | OpKind.ROWS_TO_ACCEL:
             values, each = values_per_row(op, sizes.widths), sizes.bytes_per_parameter
             return lambda work: work.host_rows * values * each
+        case OpKind.LAST:
+            weights, head = _weights(AFTER_ATTENTION, sizes), sizes.head_bytes
+            return lambda work: weights + (head if work.sampled else 0)
         case _:
             return lambda work: bytes_of(op, work, (), sizes)
 

@@ -206,8 +206,7 @@ class GuardAnswer(NamedTuple):
     ready: bool
 
 
-@dataclass(frozen=True, slots=True)
-class UnitTimes:
+class UnitTimes(NamedTuple):
     """Busy seconds per unit in one step, and how its ops kept their pace."""
 
     gpu_s: float = 0.0
@@ -219,6 +218,9 @@ class UnitTimes:
     overruns: int = 0
 
 
+IDLE = UnitTimes()
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """`tokens`: one per sampling row, in the plan's order (decodes, host decodes, then prefills, batch by batch), then
@@ -227,7 +229,7 @@ class StepResult:
     tokens: Sequence[int]
     started_s: float
     ended_s: float
-    units: UnitTimes = UnitTimes()
+    units: UnitTimes = IDLE
     answers: tuple[GuardAnswer, ...] = ()
     finished_cohorts: tuple[int, ...] = ()
 

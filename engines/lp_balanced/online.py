@@ -126,7 +126,7 @@ def _pieces(placement: Placement, costs: PlacedCosts, load: Load, scale: Scale) 
 def _attention_s(placement: Placement, costs: PlacedCosts, load: Load) -> tuple[float, float]:
     """On the host and on the accelerator: it follows the KV, that of prompts excepted."""
     work = _work(load)
-    prompts = replace(work, decode_rows=0, decode_kv_tokens=0)
+    prompts = work._replace(decode_rows=0, decode_kv_tokens=0)
     here, away = placement.kv_layers(Tier.ACCEL), placement.kv_layers(Tier.HOST)
     on_host_s = away * costs.host_attention_s(work.decode_rows, work.decode_kv_tokens)
     return on_host_s, here * costs.accel_attention_s(work) + away * costs.accel_attention_s(prompts)

@@ -10,9 +10,9 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ LANES = ("GPU", "CPU", "H2D", "D2H", "DISK")
 BUSY_COLUMNS = tuple(f"{lane.lower()}_busy_s" for lane in LANES)
 
 
-@dataclass(frozen=True, slots=True)
-class StepObservation:
+class StepObservation(NamedTuple):  # two dozen fields, for every step
     """One row of steps.parquet; times on the run's clock."""
 
     step: int
@@ -68,7 +67,7 @@ class OpSpan:
 def step_columns(observations: Iterable[StepObservation]) -> dict[str, list[Any]]:
     """The columns of steps.parquet, in the order of the fields."""
     rows = list(observations)
-    return {column.name: [getattr(row, column.name) for row in rows] for column in fields(StepObservation)}
+    return {name: [getattr(row, name) for row in rows] for name in StepObservation._fields}
 
 
 def union_of(intervals_s: FloatArray) -> FloatArray:

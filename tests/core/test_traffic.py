@@ -1,7 +1,5 @@
 """Bytes of ops against a count by hand, and names for all of them."""
 
-from dataclasses import replace
-
 import pytest
 
 from engines.core.cost import Work, work_of
@@ -32,7 +30,7 @@ def op(kind: OpKind, *parts: Part, **options: object) -> Op:
         (op(OpKind.FIRST), WORK, QKV),
         (op(OpKind.BETWEEN), WORK, QKV + OUTPUT + UP + DOWN),
         (op(OpKind.LAST), WORK, OUTPUT + UP + DOWN + 300),
-        (op(OpKind.LAST), replace(WORK, sampled=0), OUTPUT + UP + DOWN),
+        (op(OpKind.LAST), WORK._replace(sampled=0), OUTPUT + UP + DOWN),
         (op(OpKind.ATTENTION), WORK, (32 + 16 + 24 + 8) * 40),
         (op(OpKind.ATTENTION, rows=RowsOf.PROMPTS), WORK, (24 + 8) * 40),
         (op(OpKind.IN_PLACE_ATTENTION, rows=RowsOf.DECODES), WORK, (32 + 16) * 40),
