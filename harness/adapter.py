@@ -98,7 +98,7 @@ class CoreAdapter:
 
     def repeat(self, before_s: float | None) -> Deliveries | None:
         """Steps that need no deciding, on an executor that can tell what many of them take."""
-        if self._repeating is None:
+        if self._repeating is None or self._core.steps < self._repeating.one_by_one:
             return None
         begin = stopwatch()
         stands = self._core.standing()

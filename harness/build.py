@@ -257,6 +257,7 @@ def _executor(
             ops.timeline,
             alike=ops.alike,
             alike_steps=ops.alike_steps,
+            sink_all=ops.timeline.all_of if isinstance(ops.timeline, TraceRecorder) else None,
         )
         return virtual, sim, {}
     from harness.real import claim_cores, claim_priority, host_pool, open_model, paced_clock, torch_executor

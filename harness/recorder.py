@@ -275,9 +275,9 @@ class StepRecorder:
                 started_s=result.started_s,
                 ended_s=result.ended_s,
                 mode=plan.mode.value,
-                decode_rows=sum(len(batch.decode_slots) + len(batch.host_slots) for batch in plan.batches),
-                prefill_rows=sum(len(batch.prefills) for batch in plan.batches),
-                prefill_tokens=sum(batch.prefill_tokens for batch in plan.batches),
+                decode_rows=sum([len(batch.decode_slots) + len(batch.host_slots) for batch in plan.batches]),
+                prefill_rows=sum([len(batch.prefills) for batch in plan.batches]),
+                prefill_tokens=sum([batch.prefill_tokens for batch in plan.batches]),
                 running=sight.running,
                 waiting=sight.waiting,
                 accel_blocks_used=sight.accel_blocks_used,
@@ -292,7 +292,7 @@ class StepRecorder:
                 ops=units.ops,
                 overruns=units.overruns,
                 preempted=len(plan.preempted),
-                moved_tokens=sum(move.tokens for move in plan.moves),
+                moved_tokens=sum([move.tokens for move in plan.moves]),
                 found_tokens=plan.found_tokens,
             )
         )
@@ -334,15 +334,25 @@ class TraceRecorder:
 
     def __init__(self, steps: int = 200) -> None:
         self._steps = steps
-        self._ops: list[tuple[int, Op, float, float]] = []  # named when asked for: a run has other things to do
+        # Named when asked for: a run has other things to do.
+        self._ops: list[tuple[int, Sequence[Op], Sequence[float], Sequence[float]]] = []
 
     def __call__(self, step: int, op: Op, start_s: float, end_s: float) -> None:
         if step <= self._steps:
-            self._ops.append((step, op, start_s, end_s))
+            self._ops.append((step, (op,), (start_s,), (end_s,)))
+
+    def all_of(self, step: int, ops: Sequence[Op], starts_s: Sequence[float], ends_s: Sequence[float]) -> None:
+        """The same of all ops of a step."""
+        if step <= self._steps:
+            self._ops.append((step, ops, starts_s, ends_s))
 
     @property
     def spans(self) -> list[OpSpan]:
-        return [OpSpan(op.unit.name, _name(op), start_s, end_s, step) for step, op, start_s, end_s in self._ops]
+        return [
+            OpSpan(op.unit.name, _name(op), start_s, end_s, step)
+            for step, ops, starts_s, ends_s in self._ops
+            for op, start_s, end_s in zip(ops, starts_s, ends_s, strict=True)
+        ]
 
 
 def _name(op: Op) -> str:

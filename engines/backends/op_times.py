@@ -7,6 +7,17 @@ from engines.core.types import Unit, UnitTimes
 
 # step, op, start, end: seconds on the run's clock
 OpSink = Callable[[int, Op, float, float], None]
+OpsSink = Callable[[int, Sequence[Op], Sequence[float], Sequence[float]], None]  # the same of all ops of a step
+
+
+def one_by_one(sink: OpSink) -> OpsSink:
+    """For a sink that knows no other way."""
+
+    def sink_all(step: int, ops: Sequence[Op], starts_s: Sequence[float], ends_s: Sequence[float]) -> None:
+        for op, start_s, end_s in zip(ops, starts_s, ends_s, strict=True):
+            sink(step, op, start_s, end_s)
+
+    return sink_all
 
 
 class OpTally:
@@ -28,14 +39,13 @@ class OpTally:
         if self._sink is not None:
             self._sink(self._step, op, start_s, end_s)
 
-    def add_all(self, ops: Sequence[Op], seconds: Sequence[float], ends_s: Sequence[float]) -> None:
+    def add_all(self, ops: Sequence[Op], seconds: Sequence[float], ends_s: Sequence[float], sink: OpsSink) -> None:
         """All of a step, none of them late."""
-        busy_s, step, sink = self._busy_s, self._step, self._sink or _nobody
-        for op, op_s, end_s in zip(ops, seconds, ends_s, strict=True):
-            start_s = end_s - op_s
+        busy_s, starts_s = self._busy_s, [end_s - op_s for end_s, op_s in zip(ends_s, seconds, strict=True)]
+        for op, start_s, end_s in zip(ops, starts_s, ends_s, strict=True):
             busy_s[op.unit] += end_s - start_s
-            sink(step, op, start_s, end_s)
         self._ops += len(ops)
+        sink(self._step, ops, starts_s, ends_s)
 
     def late(self) -> None:
         """An op that was counted already turns out to be an overrun."""
@@ -43,10 +53,6 @@ class OpTally:
 
     def times(self) -> UnitTimes:
         return unit_times(self._busy_s, self._ops, self._overruns)
-
-
-def _nobody(step: int, op: Op, start_s: float, end_s: float) -> None:
-    """Is told of it."""
 
 
 def unit_times(busy_s: list[float], ops: int, overruns: int) -> UnitTimes:

@@ -4,9 +4,8 @@ It is also the debugger of `lower()`: whatever overlap a lowering expresses beco
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from engines.backends.op_times import OpSink, OpTally, unit_times
+from engines.backends.op_times import OpSink, OpsSink, OpTally, one_by_one, unit_times
 from engines.core.clock import VirtualClock
 from engines.core.cohorts import run_pass
 from engines.core.cost import CostTable
@@ -33,16 +32,18 @@ class SimExecutor:
         traced_steps: int = 200,
         alike: AlikeOps | None = None,
         alike_steps: AlikeSteps | None = None,
+        sink_all: OpsSink | None = None,
     ) -> None:
-        """`sink` is told of every op of the first steps, `alike` of all steps, by kinds of ops; where there is
-        `alike_steps`, that is told of stretches.
+        """`sink` is told of every op of the first steps, `sink_all` where it can be told of all ops of one at once;
+        `alike` of all steps, by kinds of ops; where there is `alike_steps`, that is told of stretches.
         """
         self._capabilities = capabilities
         self._placement = placement
         self._costs = costs
         self._clock = clock
         self._sink = sink
-        self._traced_steps = traced_steps
+        self._sink_all = one_by_one(sink) if sink is not None and sink_all is None else sink_all
+        self._traced_steps = traced_steps if sink is not None else 0
         self._alike = alike
         self._alike_steps = alike_steps
         self._last_end_s = 0.0  # what its tokens cost afterwards included
@@ -67,11 +68,15 @@ class SimExecutor:
         self._last_end_s = result.ended_s + len(result.tokens) * self._costs.token_overhead_s
         return result
 
+    @property
+    def one_by_one(self) -> int:
+        return self._traced_steps
+
     def repeat(self, stands: Standing, before_s: float | None) -> Repeats:
         """The loop of `run` and the driver's, without anything that the steps do not differ in."""
         plan, steps = stands.plan, stands.steps
         cost = SteadyCost(plan, self._placement, self._costs)
-        traced = self._sink is not None and plan.step <= self._traced_steps
+        traced = plan.step <= self._traced_steps
         if traced or not cost.program.serial or (self._alike is not None and self._alike_steps is None):
             steps = 0
         overhead_s, rows = self._costs.step_overhead_s, _sampled(plan)
@@ -99,7 +104,7 @@ class SimExecutor:
         program = lower(plan, self._placement)
         if program.devices > 1:
             return self._staged(program, plan, begin_s)
-        if self._sink is not None and plan.step <= self._traced_steps:
+        if plan.step <= self._traced_steps:
             end_s, times = self._traced(program, plan, begin_s)
         else:
             seconds, busy_s = makespan(program, plan, self._costs, begin_s, self._host.free_s, self._alike)
@@ -108,7 +113,7 @@ class SimExecutor:
 
     def _pass(self, plan: StepPlan, begin_s: float) -> StepResult:
         layers = len(self._placement.layers)
-        if self._sink is not None and plan.step <= self._traced_steps:
+        if plan.step <= self._traced_steps:
             tally = OpTally(plan.step, self._sink)
             line = PassLine(plan, self._costs, self._host, begin_s, tally.add)
             answers, finished = run_pass(plan.cohorts, layers, line)
@@ -130,7 +135,8 @@ class SimExecutor:
         seconds = durations(program, plan, self._costs)
         ends_s = place(program, seconds, begin_s, self._host.free_s)
         tally = OpTally(plan.step, self._sink)
-        tally.add_all(program.ops, seconds, ends_s)
+        assert self._sink_all is not None
+        tally.add_all(program.ops, seconds, ends_s, self._sink_all)
         return max(ends_s), tally.times()
 
     def _staged(self, program: Program, plan: StepPlan, begin_s: float) -> StepResult:
@@ -143,7 +149,7 @@ class SimExecutor:
         for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
             tally.add(op, end_s - duration_s, end_s)
         devices, times = program.devices, tally.times()
-        each = replace(times, gpu_s=times.gpu_s / devices, h2d_s=times.h2d_s / devices, d2h_s=times.d2h_s / devices)
+        each = times._replace(gpu_s=times.gpu_s / devices, h2d_s=times.h2d_s / devices, d2h_s=times.d2h_s / devices)
         return StepResult((0,) * _sampled(plan), begin_s, max(begin_s, *ends_s), each)
 
     def close(self) -> None:

@@ -73,8 +73,9 @@ class Draft:
 
     def batch(self, decision: BatchDecision) -> Batch:
         decodes, host = decision.decodes, decision.host_decodes
+        on_host = Tier.HOST  # once: a member of an Enum takes a call to look up
         for request in host:
-            if request.tier is not Tier.HOST or request.in_flight:
+            if request.tier is not on_host or request.in_flight:
                 raise PolicyError(f"{request!r} cannot decode on the host: it is elsewhere, or flies with a cohort")
         for rows in (decodes, host):
             for request in rows:

@@ -28,5 +28,9 @@ class Executor(Protocol):
 class RepeatingExecutor(Executor, Protocol):
     """One that can tell what many steps take without being handed them one by one."""
 
+    @property
+    def one_by_one(self) -> int:
+        """So many steps of a run, the first ones, are all the same: they are looked at op by op."""
+
     def repeat(self, stands: Standing, before_s: float | None) -> Repeats:
         """Run as many of the steps as begin before `before_s`; maybe none."""

@@ -29,7 +29,8 @@ class TwoSided:
 
         The youngest are looked at first: it is they who have to go there.
         """
-        return None if any(request.tier is Tier.HOST for request in reversed(running)) else Mode.GPU_ONLY
+        host = Tier.HOST
+        return None if any(request.tier is host for request in reversed(running)) else Mode.GPU_ONLY
 
 
 def two_sided(view: View) -> Proposal:

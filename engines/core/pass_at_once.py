@@ -10,6 +10,8 @@ from engines.core.cost import CostTable, link_unit, work_of
 from engines.core.pass_line import HostLine
 from engines.core.types import AWAITED, STARTS, Guard, GuardAnswer, StepPlan, Unit
 
+GPU, CPU, H2D, D2H = Unit.GPU, Unit.CPU, Unit.H2D, Unit.D2H  # a member of an Enum takes a call to look up
+
 
 class PassAtOnce:
     """Everything about a cohort is kept by its place in the plan."""
@@ -67,8 +69,8 @@ class PassAtOnce:
             self.now_s = free_s[unit] = start_s + costs.move_s(move)
             self.busy_s[unit] += self.now_s - start_s
             self.ops += 1
-        self._gpu_free_s, self._cpu_free_s = free_s[Unit.GPU], free_s[Unit.CPU]
-        self._h2d_free_s, self._d2h_free_s = free_s[Unit.H2D], free_s[Unit.D2H]
+        self._gpu_free_s, self._cpu_free_s = free_s[GPU], free_s[CPU]
+        self._h2d_free_s, self._d2h_free_s = free_s[H2D], free_s[D2H]
 
     def run(self) -> tuple[tuple[GuardAnswer, ...], tuple[int, ...]]:
         """What was asked and answered, and which cohorts came to the end."""
@@ -108,7 +110,7 @@ class PassAtOnce:
     def _gpu(self, seconds: float) -> None:
         if seconds > 0.0:
             end_s = self.now_s + seconds
-            self.busy_s[Unit.GPU] += end_s - self.now_s
+            self.busy_s[GPU] += end_s - self.now_s
             self.now_s = self._gpu_free_s = end_s
             self.ops += 1
 
@@ -136,13 +138,13 @@ class PassAtOnce:
         busy_s = self.busy_s
         start_s = self.now_s if self.now_s > self._d2h_free_s else self._d2h_free_s
         self._d2h_free_s = end_s = start_s + down_s
-        busy_s[Unit.D2H] += end_s - start_s
+        busy_s[D2H] += end_s - start_s
         start_s = end_s if end_s > self._cpu_free_s else self._cpu_free_s
         self._cpu_free_s = end_s = start_s + attention_s
-        busy_s[Unit.CPU] += end_s - start_s
+        busy_s[CPU] += end_s - start_s
         start_s = end_s if end_s > self._h2d_free_s else self._h2d_free_s
         self._h2d_free_s = self.back_s[place] = end_s = start_s + up_s
-        busy_s[Unit.H2D] += end_s - start_s
+        busy_s[H2D] += end_s - start_s
         self.ops += 3
 
     def _trip(self, place: int) -> tuple[float, float, float]:
@@ -154,9 +156,9 @@ class PassAtOnce:
     def _stage(self) -> None:
         """KV of host-bound prompt rows, and that of their earlier chunks."""
         if self._leaving_s is not None:
-            self._staged_s = self._d2h_free_s = self._linked(Unit.D2H, self._d2h_free_s, self._leaving_s)
+            self._staged_s = self._d2h_free_s = self._linked(D2H, self._d2h_free_s, self._leaving_s)
         if self._returning_s is not None:
-            self._reloaded_s = self._h2d_free_s = self._linked(Unit.H2D, self._h2d_free_s, self._returning_s)
+            self._reloaded_s = self._h2d_free_s = self._linked(H2D, self._h2d_free_s, self._returning_s)
 
     def _linked(self, unit: Unit, free_s: float, seconds: float) -> float:
         start_s = max(self.now_s, free_s)
@@ -182,7 +184,7 @@ class PassAtOnce:
 
     def _leave_behind(self) -> None:
         free_s, back_s = self._host.free_s, self._host.back_s
-        free_s[Unit.GPU], free_s[Unit.CPU] = self._gpu_free_s, self._cpu_free_s
-        free_s[Unit.H2D], free_s[Unit.D2H] = self._h2d_free_s, self._d2h_free_s
+        free_s[GPU], free_s[CPU] = self._gpu_free_s, self._cpu_free_s
+        free_s[H2D], free_s[D2H] = self._h2d_free_s, self._d2h_free_s
         for place in set(self.handed):
             back_s[self._cohorts[place].cohort] = self.back_s[place]

@@ -112,6 +112,11 @@ class EngineCore:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting or self.cohorts)
 
+    @property
+    def steps(self) -> int:
+        """Scheduled so far."""
+        return self._step
+
     # --- one step ----------------------------------------------------------------------------------------------------
 
     def schedule(self, now_s: float) -> StepPlan | None:

@@ -121,8 +121,9 @@ def standing(
     page_tokens: Mapping[Tier, int],
 ) -> Standing:
     """Until somebody ends, or would have to make room for somebody else."""
-    accel = [request for request in running if request.tier is Tier.ACCEL]
-    host = [request for request in running if request.tier is not Tier.ACCEL]
+    accelerator = Tier.ACCEL
+    accel = [request for request in running if request.tier is accelerator]
+    host = [] if len(accel) == len(running) else [each for each in running if each.tier is not accelerator]
     batch = Batch(
         tuple([request.slot for request in accel]),
         tuple([request.computed for request in accel]),
