@@ -334,17 +334,22 @@ class TraceRecorder:
 
     def __init__(self, steps: int = 200) -> None:
         self._steps = steps
-        # Named when asked for: a run has other things to do.
-        self._ops: list[tuple[int, Sequence[Op], Sequence[float], Sequence[float]]] = []
+        # By step, and named when asked for: a run has other things to do.
+        self._ops: list[tuple[int, list[Op], list[float], list[float]]] = []
 
     def __call__(self, step: int, op: Op, start_s: float, end_s: float) -> None:
-        if step <= self._steps:
-            self._ops.append((step, (op,), (start_s,), (end_s,)))
+        self.all_of(step, (op,), (start_s,), (end_s,))
 
     def all_of(self, step: int, ops: Sequence[Op], starts_s: Sequence[float], ends_s: Sequence[float]) -> None:
         """The same of all ops of a step."""
-        if step <= self._steps:
-            self._ops.append((step, ops, starts_s, ends_s))
+        if step > self._steps:
+            return
+        if not self._ops or self._ops[-1][0] != step:
+            self._ops.append((step, [], [], []))
+        _, all_ops, all_starts_s, all_ends_s = self._ops[-1]
+        all_ops.extend(ops)
+        all_starts_s.extend(starts_s)
+        all_ends_s.extend(ends_s)
 
     @property
     def spans(self) -> list[OpSpan]:

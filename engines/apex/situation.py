@@ -36,8 +36,12 @@ class Situation:
     flying: int = field(init=False)  # rows in flight, and their context tokens
     flying_kv: int = field(init=False)
     accel_s: float = field(init=False)  # T_pref + T_gatt of the accelerator's own rows
+    rows: int = field(init=False)  # theirs in a matrix product
+    everybody: int = field(init=False)  # in the queues, and what they attend to together
+    whole_kv: int = field(init=False)
     _pipeline: Pipeline | None = None
     _joined: int | None = None
+    _overlapping: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         proposal, cohorts = self.proposal, self.view.cohorts
@@ -48,7 +52,12 @@ class Situation:
         self.host_kv = [0, *accumulate([request.known for request in self.host])]
         self.flying = sum([len(cohort.requests) for cohort in cohorts])
         self.flying_kv = sum([cohort.kv_tokens for cohort in cohorts])
-        self.accel_s = 0.0 if self.view.predict is None else self.predict.accel_attention_s(self.work)
+        self.accel_s, self.rows = 0.0, 0
+        if self.view.predict is not None:
+            self.accel_s = self.predict.accel_attention_s(self.work)
+            self.rows = self.predict.gemm_rows(self.work)
+        self.everybody = self.own + len(self.host) + self.flying
+        self.whole_kv = self.own_kv + self.host_kv[-1] + self.flying_kv
 
     @property
     def predict(self) -> Predictor:
@@ -92,6 +101,12 @@ class Situation:
 
     def overlapping(self, joined: int) -> float:
         """(B_G + j + x) / (T_lin(B_G + j + x) + max(T_gatt, T_catt(j))), x rows per layer from lagging cohorts."""
+        rate = self._overlapping.get(joined)
+        if rate is None:
+            rate = self._overlapping[joined] = self._rate_overlapping(joined)
+        return rate
+
+    def _rate_overlapping(self, joined: int) -> float:
         lagging, each_kv = self._lagging(joined)
         layer_s = self.linear_s(joined + round(lagging)) + max(self.accel_s, self.host_s(joined))
         return self._rate(joined + lagging, self.host_kv[joined] + lagging * each_kv, layer_s)
@@ -113,7 +128,7 @@ class Situation:
 
     def linear_s(self, more: int) -> float:
         """Of the accelerator's own rows and so many more."""
-        return self.predict.linear_s(self.predict.gemm_rows(self.work) + more)
+        return self.predict.linear_s(self.rows + more)
 
     def host_s(self, first: int) -> float:
         return host_seconds(self.predict, first, self.host_kv[first])
@@ -151,13 +166,11 @@ class Situation:
         to get to the end, and a mode that takes the short contexts first is not faster, the long ones are still to
         come. Where all contexts are equal this counts tokens.
         """
-        everybody = self.own + len(self.host) + self.flying
-        whole_kv = self.own_kv + self.host_kv[-1] + self.flying_kv
-        if not layer_s or not whole_kv:
+        if not layer_s or not self.whole_kv:
             return 0.0
         once_s = self.predict.step_overhead_s + self.predict.head_s(round(self.own + host_rows))
         layer_s += once_s / self.view.capabilities.layers
-        return (self.own_kv + host_kv) * everybody / whole_kv / (layer_s * self.view.capabilities.layers)
+        return (self.own_kv + host_kv) * self.everybody / self.whole_kv / (layer_s * self.view.capabilities.layers)
 
 
 def fitting(predict: Predictor, kv: Sequence[int], window_s: float) -> int:

@@ -177,7 +177,7 @@ class EngineCore:
             request.computed = known = request.known
             request.known = known + 1
         finished = [request for request in sampling if request.known == request.target]
-        if self._content_ends:
+        if self._steadiness.content_ends:
             pairs = zip(sampling, tokens, strict=True)
             finished = [each for each, token in pairs if each.known == each.target or token in each.stop_ids]
         request_ids = [request.request_id for request in sampling]

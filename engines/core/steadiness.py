@@ -17,11 +17,11 @@ class Steadiness:
         self._page_tokens = {tier: pool.page_tokens for tier, pool in kv.pools.items()}
         self._most_rows = limits.max_batch_tokens
         self._blocked = False  # whoever waits was not let in, and will not be while those inside only take more
-        self._content_ends = False  # a token may end a request
+        self.content_ends = False  # a token may end a request
 
     def submitted(self, spec: RequestSpec, others_wait: bool) -> None:
         self._blocked = self._blocked and others_wait  # behind others, nobody is asked
-        self._content_ends = self._content_ends or bool(spec.stop_ids)
+        self.content_ends = self.content_ends or bool(spec.stop_ids)
 
     def somebody_left(self) -> None:
         self._blocked = False
@@ -34,12 +34,12 @@ class Steadiness:
     def standing(self, step: int, ends: Sequence[int], rows: Sequence[Request], waiting: int) -> Standing | None:
         """From `step` on, for as long as nobody else is submitted."""
         policy = self._policy
-        if policy is None or not rows or self._content_ends:
+        if policy is None or not rows or self.content_ends:
             return None
         if (waiting and not self._blocked) or len(rows) > self._most_rows:
             return None
         mode = policy.steady(rows)
-        if mode is None or any(request.known - request.computed != 1 for request in rows):
+        if mode is None or [1 for request in rows if request.known - request.computed != 1]:
             return None
         free = {tier: len(pool.free) for tier, pool in self._kv.pools.items()}
         found = standing(step, mode, ends, rows, free, self._page_tokens)
@@ -48,9 +48,7 @@ class Steadiness:
     def take(self, stands: Standing, steps: int) -> list[Grown]:
         """So many of them: rows grow, and blocks are given where they ask for them."""
         grown = []
-        for step, row in stands.growths:
-            if step > steps:
-                break
+        for step, row in stands.growths(steps):
             request = stands.rows[row]
             [block] = self._kv.grow(request, request.capacity + 1)
             grown.append(Grown(step, request.slot, block, request.tier))

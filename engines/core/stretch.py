@@ -30,7 +30,17 @@ class Standing:
     plan: StepPlan
     rows: Sequence[Request]  # in the order of its batch
     steps: int
-    growths: Sequence[Growth]
+    full: Sequence[int]  # in which step, from 1, each row needs its next block
+    page_tokens: Mapping[Tier, int]
+
+    def growths(self, steps: int) -> list[Growth]:
+        """In the first so many steps: most stretches end long before they have to."""
+        pages, found = self.page_tokens, []
+        for row, first in enumerate(self.full):
+            if first <= steps:
+                found.extend([Growth(step, row) for step in range(first, steps + 1, pages[self.rows[row].tier])])
+        found.sort()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +143,17 @@ def standing(
     )
     plan, rows = StepPlan(step, mode, (batch,), BlockChanges(tuple(ends))), accel + host
     steps = min([request.target - request.known for request in rows])
-    growths = []
-    for row, request in enumerate(rows):
-        first = request.capacity - request.computed + 1
-        if first <= steps:
-            growths.extend([Growth(step, row) for step in range(first, steps + 1, page_tokens[request.tier])])
-    growths.sort()
+    full = [request.capacity - request.computed + 1 for request in rows]
+    stands = Standing(plan, rows, steps, full, page_tokens)
+    tiers = {request.tier for request in rows}
+    smallest = min([page_tokens[tier] for tier in tiers])
+    at_most = sum([(steps - first) // smallest + 1 for first in full if first <= steps])
+    if at_most <= min([free[tier] for tier in tiers]):  # no need to look when who needs one
+        return stands
     left = dict(free)
-    for growth in growths:
+    for growth in stands.growths(steps):
         tier = rows[growth.row].tier
         if not left[tier]:
-            return Standing(plan, rows, growth.step - 1, growths)
+            return replace(stands, steps=growth.step - 1)
         left[tier] -= 1
-    return Standing(plan, rows, steps, growths)
+    return stands
