@@ -57,7 +57,7 @@ def test_chunks_are_priced_one_by_one(chunks: list[tuple[int, int]], rows: int) 
 
 def test_what_if_without_chunks_is_one_chunk() -> None:
     known = Work(prefill_tokens=40, prefill_kv_tokens=140, chunks=((40, 100),))
-    assert TABLE.accel_attention_s(replace(known, chunks=())) == TABLE.accel_attention_s(known) > 0
+    assert TABLE.accel_attention_s(known._replace(chunks=())) == TABLE.accel_attention_s(known) > 0
 
 
 def test_rows_of_unequal_contexts_cost_what_their_mean_does() -> None:
