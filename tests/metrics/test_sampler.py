@@ -12,6 +12,7 @@ from harness.collectors.base import Collector, Row, Sampler
 from harness.collectors.cpu import CpuCollector
 
 PERIOD_S = 0.01
+PATIENCE_S = 60.0  # a machine may be busy; what takes longer does not come at all
 
 
 class Scripted:
@@ -21,8 +22,8 @@ class Scripted:
         self,
         column: str = "value",
         sample: Callable[[], float] = lambda: 1.0,
-        start: Callable[[], None] = lambda: None,
-        close: Callable[[], None] = lambda: None,
+        start: Callable[[], object] = lambda: None,
+        close: Callable[[], object] = lambda: None,
     ) -> None:
         self.columns = (column,)
         self.unavailable: dict[str, str] = {}
@@ -52,8 +53,8 @@ def sampling(*collectors: Collector, rows: list[Row], hang_after_s: float = 0.3)
     return Sampler(collectors, rows.append, period_s=PERIOD_S, hang_after_s=hang_after_s)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline_s = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline_s, "waited in vain"
         time.sleep(0.005)
@@ -131,21 +132,22 @@ def test_a_collector_that_cannot_start_is_a_reason() -> None:
 @pytest.mark.parametrize("where", ["start", "sample", "close"])
 def test_a_collector_that_hangs_holds_up_nothing(where: str, released: threading.Event) -> None:
     rows: list[Row] = []
+    waited_for: list[bool] = []
 
-    def hang() -> None:
-        released.wait(30)
+    def hang() -> float:
+        waited_for.append(released.wait(PATIENCE_S))
+        return 1.0
 
     hanging = {
         "start": Scripted("hung", start=hang),
-        "sample": Scripted("hung", lambda: float(released.wait(30))),
+        "sample": Scripted("hung", hang),
         "close": Scripted("hung", close=hang),
     }[where]
     sampler = sampling(Scripted("good"), hanging, rows=rows)
     sampler.start()
     wait_until(lambda: sum("good" in row for row in rows) >= 20)
-    began_s = time.monotonic()
     report = sampler.close()
-    assert time.monotonic() - began_s < 2
+    assert not waited_for, "close() came back before the collector did"
     assert set(report.unavailable) == {"hung"}
 
 
@@ -157,33 +159,40 @@ def test_a_sink_that_raises_ends_the_sampling_only() -> None:
         raise OSError("disk full")
 
     with Sampler([Scripted()], full, period_s=PERIOD_S) as sampler:
-        assert called.wait(5)
+        assert called.wait(PATIENCE_S)
     assert sampler.close().unavailable == {"time_s": "samples could not be written: OSError: disk full"}
 
 
 def test_settling_waits_for_slow_starters_and_leaves_their_cost_out() -> None:
+    """CPU seconds of threads, which are the same however busy the machine is."""
     rows: list[Row] = []
+    starting_cpu_s = 0.5
 
     def start() -> None:
-        busy_until_s = time.thread_time() + 0.2
+        busy_until_s = time.thread_time() + starting_cpu_s
         while time.thread_time() < busy_until_s:
             pass
 
-    with sampling(Scripted(start=start), rows=rows) as sampler:
-        sampler.settle(5)
+    with sampling(Scripted(start=start), rows=rows, hang_after_s=PATIENCE_S) as sampler:
+        sampler.settle(PATIENCE_S)
+        settled_s = time.monotonic()
         seen = len(rows)
-        wait_until(lambda: len(rows) >= seen + 20)
-    assert sampler.close().cost_share < 0.5
+        wait_until(lambda: len(rows) >= seen + 5)
+        cost_share = sampler.close().cost_share
+        watched_s = time.monotonic() - settled_s
+    assert rows, "settled, so it has given a sample"
+    assert 0 < cost_share * watched_s < starting_cpu_s / 2
 
 
 def test_settling_does_not_wait_for_ever(released: threading.Event) -> None:
+    waited_for: list[bool] = []
+
     def start() -> None:
-        released.wait(30)
+        waited_for.append(released.wait(PATIENCE_S))
 
     with sampling(Scripted(start=start), rows=[]) as sampler:
-        began_s = time.monotonic()
         sampler.settle(0.05)
-        assert time.monotonic() - began_s < 1
+        assert not waited_for, "settle() came back before the collector had started"
 
 
 def test_close_comes_after_start() -> None:
@@ -191,15 +200,17 @@ def test_close_comes_after_start() -> None:
         Sampler([], print).close()
 
 
+def busiest(rows: list[Row]) -> float:
+    return max((row["process_cpu_percent"] for row in rows if "process_cpu_percent" in row), default=0.0)
+
+
 def test_the_cpu_collector_watches_the_process_tree_for_under_one_percent() -> None:
     rows: list[Row] = []
     child = psutil.Popen(["sleep", "30"])
     try:
         with Sampler([CpuCollector()], rows.append, period_s=0.1) as sampler:
-            sampler.settle(5)
-            busy_until_s = time.process_time() + 0.3
-            while time.process_time() < busy_until_s:
-                sum(range(1000))
+            sampler.settle(PATIENCE_S)
+            wait_until(lambda: sum(range(1_000_000)) > 0 and busiest(rows) > 5)
             wait_until(lambda: sum("process_cpu_percent" in row for row in rows) >= 4)
     finally:
         child.kill()
@@ -207,7 +218,6 @@ def test_the_cpu_collector_watches_the_process_tree_for_under_one_percent() -> N
     report = sampler.close()
     assert report.cost_share < 0.05  # under 0.01 on a quiet machine; this run is short and the machine shared
     last = [row for row in rows if "process_cpu_percent" in row][-1]
-    assert max(row.get("process_cpu_percent", 0.0) for row in rows) > 5
     assert last["process_count"] >= 2
     assert last["process_rss_bytes"] > 1e6
     assert last["process_threads"] >= 3
