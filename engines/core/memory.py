@@ -1,24 +1,14 @@
 """Bytes of a placement on each tier, and how much KV fits beside them: what is budgeted is what will be allocated."""
 
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 
 from engines.core.packing import even_group, packed_bytes
-from engines.core.placement import Part, Placement, PlacementError
+from engines.core.placement import Part, Placement, PlacementError, Split
 from engines.core.units import Tier
 
 TIER_NAMES = {Tier.ACCEL: "accelerator", Tier.HOST: "host", Tier.DISK: "disk"}
 KEYS = {Tier.ACCEL: "accel_memory", Tier.HOST: "host_memory", Tier.DISK: "disk"}  # of a budget
-
-
-class _Kept(Enum):
-    """What becomes of a share of a matrix, in the order of `Split`."""
-
-    RESIDENT = 0
-    STREAMED = 1
-    FROM_DISK = 2
-    HOST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +68,45 @@ class Footprint:
         return (self.accel, self.host, self.disk)[tier]
 
 
+@lru_cache(maxsize=256)
 def footprint(placement: Placement, sizes: ModelSizes, devices: int = 1) -> Footprint:
-    """`devices`: accelerators that the layers will be spread over, where the placement does not say so yet."""
-    devices = max(devices, placement.devices)
-    kept = dict.fromkeys(_Kept, 0)
+    """Planners ask for it of every tier of every placement they try, which is why it is kept. `devices`: accelerators that
+    the layers will be spread over, where the placement does not say so yet.
+    """
+    buffers = placement.buffers * max(devices, placement.devices)
+    resident = streamed = from_disk = on_host = 0
     buffer, read_buffer, scratch = 0, 0, 0
     packed = placement.compressed_weights
     for part in Part:
-        moved, read = [], []
-        for layer in placement.layers:
-            columns = layer.split(part).columns(sizes.outputs(part))
-            each = [sizes.matrix_bytes(part, count, packed=packed) for count in columns]
-            for what, size in zip(_Kept, each, strict=True):
-                kept[what] += size
-            may_move = each[_Kept.HOST.value] if placement.replaceable else 0
-            moved.append(each[_Kept.STREAMED.value] + each[_Kept.FROM_DISK.value] + may_move)
-            read.append(each[_Kept.FROM_DISK.value])
-        buffer += _buffers(placement.buffers * devices, moved)
-        read_buffer += _buffers(placement.buffers * devices, read)
+        layers = _bytes_by_layer(placement, sizes, part)
+        kept = [sum(column) for column in zip(*layers, strict=True)]
+        resident, streamed = resident + kept[0], streamed + kept[1]
+        from_disk, on_host = from_disk + kept[2], on_host + kept[3]
+        buffer += _buffers(buffers, [s + d + (h if placement.replaceable else 0) for _, s, d, h in layers])
+        read_buffer += _buffers(buffers, [layer[2] for layer in layers])
         if packed:
             scratch = max(scratch, sizes.matrix_bytes(part, sizes.outputs(part), packed=False))
-    on_host = placement.embedding is Tier.HOST
-    embedding = sizes.embedding_bytes if not on_host or sizes.tied_head else 0
+    looked_up_on_host = placement.embedding is Tier.HOST
+    embedding = sizes.embedding_bytes if not looked_up_on_host or sizes.tied_head else 0
     return Footprint(
-        accel=sizes.fixed_bytes + embedding + kept[_Kept.RESIDENT] + buffer + scratch,
-        host=on_host * sizes.embedding_bytes + kept[_Kept.STREAMED] + kept[_Kept.HOST] + read_buffer,
-        disk=kept[_Kept.FROM_DISK],
+        accel=sizes.fixed_bytes + embedding + resident + buffer + scratch,
+        host=looked_up_on_host * sizes.embedding_bytes + streamed + on_host + read_buffer,
+        disk=from_disk,
     )
+
+
+def _bytes_by_layer(placement: Placement, sizes: ModelSizes, part: Part) -> list[tuple[int, ...]]:
+    """Of one matrix, in the order of `Split`. Most layers of a model share a split, so each is worked out once."""
+    outputs, packed = sizes.outputs(part), placement.compressed_weights
+    known: dict[Split, tuple[int, ...]] = {}
+    found = []
+    for layer in placement.layers:
+        split = layer.split(part)
+        if split not in known:
+            columns = split.columns(outputs)
+            known[split] = tuple(sizes.matrix_bytes(part, count, packed=packed) for count in columns)
+        found.append(known[split])
+    return found
 
 
 def _buffers(most: int, by_layer: list[int]) -> int:

@@ -6,6 +6,7 @@ Holds no weights and imports no torch, so that a planner or a command line can a
 import difflib
 import json
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -43,7 +44,9 @@ def _unknown_model(name_or_folder: str | Path) -> str:
     return f"unknown model {name!r}: {hint}known shapes: {', '.join(list_shapes())}; or give a local folder"
 
 
+@lru_cache(maxsize=64)
 def _read_shape(path: Path) -> ModelConfig:
+    """Once a process: sizes are asked for in every cell of a plan, and what is shipped does not change."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     if wrong := raw.keys() ^ {field.name for field in fields(ModelConfig)}:
         raise ModelError(f"{path}: missing or unknown keys: {', '.join(sorted(wrong))}")
