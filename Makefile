@@ -49,8 +49,14 @@ $(VLLM)/.cuda:
 run: install
 	$(BIN)/harness run --config quickstart.yaml
 
+# In two parts, of which either fails the target: most tests, so many at a time, each file in one process, because its
+# tests look at the same runs; then those that hold real times against modelled ones, with the machine to themselves.
+TEST_PROCESSES ?= 2
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadfile; together=$$?; \
+	$(BIN)/python -m pytest -m alone; alone=$$?; \
+	test $$together -eq 0 && test $$alone -eq 0
 
 # The native tests once more, with the extension built for the address, undefined-behaviour and thread sanitizers.
 sanitize: install

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -32,9 +34,15 @@ def table_row(caught: Caught, engine: str) -> list[str]:
     return next([str(each) for each in row] for row in rows if str(row[1]).split()[0] == engine)
 
 
+@cache
+def report_of(run_dir: Path) -> str:
+    """Drawn once: it takes seconds, and every test reads the same one."""
+    return write_report(run_dir).read_text(encoding="utf-8")
+
+
 def report_rows(caught: Caught, engine: str) -> list[str]:
     """Rows of the report's tables that begin with the engine's name, without their tags."""
-    page = write_report(caught.path).read_text(encoding="utf-8")
+    page = report_of(caught.path)
     rows = [re.sub(r"<[^>]*>", " ", row).strip() for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
     return [" ".join(row.split()) for row in rows if row.startswith(engine)]
 

@@ -107,7 +107,9 @@ def test_what_was_worked_out_during_the_poll_before_is_no_lie() -> None:
 def test_stamps_before_the_last_look_are_early(clock: type[Clock]) -> None:
     sentences, rows, _ = run(shifted(-2.5 * STEP_S), clock=clock())
     assert sentences == ["reported 12 tokens up to 0.25 s before they were handed over"]
-    assert [row["first_token_s"] for row in rows.values()] == pytest.approx([0.1, 0.1, 0.2], abs=0.02), "not as it says"
+    seen_s, due_s = [row["first_token_s"] for row in rows.values()], [0.1, 0.1, 0.2]
+    assert all(seen >= due - 1e-6 for seen, due in zip(seen_s, due_s, strict=True)), "not as it says"
+    assert clock is MonotonicClock or seen_s == pytest.approx(due_s), "a busy machine may be late, virtual time is not"
 
 
 def test_virtual_time_is_exact() -> None:

@@ -7,6 +7,7 @@ see: losing any one KV block changes what comes out.
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def folder(request: pytest.FixtureRequest, model_root: Path) -> Path:
     return make_folder(model_root, **MODELS[request.param])
 
 
+@cache
 def load(folder: Path, lengths: tuple[int, ...], new_tokens: int) -> Load:
+    """Once a process: the oracle takes as long as most tests."""
     vocabulary = load_config(folder).vocab_size
     draw = random.Random(7)
     prompts = [

@@ -35,6 +35,7 @@ EXPERIMENT = {
     "measure": {"warmup_requests": 1, "seed": 3, "time_limit_s": 100},
 }
 ATTEMPTS = 3
+pytestmark = pytest.mark.alone
 
 
 @dataclass(frozen=True)

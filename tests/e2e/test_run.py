@@ -36,6 +36,7 @@ EXPERIMENT = {
 }
 LABELS = {"sim": "simulated", "cpu": "emulated"}
 ATTEMPTS = 3
+pytestmark = pytest.mark.alone
 
 
 @dataclass(frozen=True)

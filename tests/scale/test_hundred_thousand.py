@@ -39,7 +39,7 @@ CONFIG = {
     "engines": ["gpu_only"],
     # 8 to 16 tokens in, 4 to 8 out, at a rate that a T4 holds: a queue that only grows would be bounded by nothing.
     "workloads": [{"kind": "long_output", "requests": FEW, "prompt": 12, "output": 6, "jitter": 0.33, "rate": 60}],
-    "measure": {"repeats": 1, "seed": 0, "time_limit_s": 300},
+    "measure": {"repeats": 1, "seed": 0, "time_limit_s": 300, "draws": 1},
 }
 
 
