@@ -70,8 +70,8 @@ class Footprint:
 
 @lru_cache(maxsize=256)
 def footprint(placement: Placement, sizes: ModelSizes, devices: int = 1) -> Footprint:
-    """Planners ask for it of every tier of every placement they try, which is why it is kept. `devices`: accelerators that
-    the layers will be spread over, where the placement does not say so yet.
+    """Planners ask for it of every tier of every placement they try, which is why it is kept. `devices`: accelerators
+    that the layers will be spread over, where the placement does not say so yet.
     """
     buffers = placement.buffers * max(devices, placement.devices)
     resident = streamed = from_disk = on_host = 0
