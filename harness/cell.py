@@ -135,7 +135,7 @@ def run_cell(cell_dir: Path) -> CellSummary:
         measured = records.close()
         write_trace(cell_dir / TRACE_FILE, cell.trace.spans, title=spec.cell_id, label=spec.label)
     watched = watched.per_output_token(records.output_tokens)
-    seen = _hindsight(spec, cell_dir)
+    seen = hindsight(spec, cell_dir)
     held = peaks(resolved, cell_dir)
     metrics = measured.metrics | watched.metrics | seen.metrics | held.metrics | {"cell_wall_s": wall_s}
     unavailable = measured.unavailable | watched.unavailable | seen.unavailable | held.unavailable
@@ -143,7 +143,8 @@ def run_cell(cell_dir: Path) -> CellSummary:
     return _summary(spec, cell, resolved, measured, recorder, _parity(spec, cell_dir, cell, sample, recorder.answers))
 
 
-def _hindsight(spec: CellSpec, cell_dir: Path) -> Measured:
+def hindsight(spec: CellSpec, cell_dir: Path) -> Measured:
+    """From the journal and the steps on disk."""
     if not is_policy(spec.engine.kind):
         return Measured({}, [], {"regret_share": "it decides unseen: there is no journal"})
     seen = judge(spec, cell_dir / JOURNAL_FILE, lambda: _step_seconds(cell_dir))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from harness import commands, commands_answers, commands_claims
+from harness import commands, commands_answers, commands_bundle, commands_claims
 from harness.commands_explain import explain
 from harness.errors import ENVIRONMENT_EXIT_CODE, USAGE_EXIT_CODE, ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.terminal import BackendOption, ConfigOption, JsonOption, SetOption, console, print_json, with_backend
@@ -181,6 +181,8 @@ app.command()(commands.bench)
 app.command("map")(commands_answers.map_crossovers)
 app.command()(commands_claims.claims)
 app.command()(commands_claims.recommend)
+app.command()(commands_bundle.bundle)
+app.command()(commands_bundle.verify)
 
 
 def _print_outcome(outcome: Any) -> None:

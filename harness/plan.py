@@ -135,7 +135,7 @@ def expand(experiment: Experiment, backend: ResolvedBackend) -> list[CellSpec]:
         cells.append(cell)
     limit = common_request_tokens(cells)
     limited = [replace(cell, max_request_tokens=limit) for cell in cells]
-    return [replace(cell, cell_id=_cell_id(cell)) for cell in limited]
+    return [replace(cell, cell_id=cell_id_of(cell)) for cell in limited]
 
 
 def left_out(experiment: Experiment, backend: ResolvedBackend) -> list[str]:
@@ -210,7 +210,7 @@ def _in_order(experiment: Experiment, points: list[Point]) -> Iterator[tuple[int
         yield from ((repeat, point, engine) for point in points for engine in rotated)
 
 
-def _cell_id(cell: CellSpec) -> str:
+def cell_id_of(cell: CellSpec) -> str:
     """Readable first, then a hash of all that decides the numbers."""
     identity = asdict(replace(cell, order=0, experiment="", measure=replace(cell.measure, time_limit_s=0.0)))
     for key in ("draw", "draws"):  # told beside the numbers, and no part of what decides them

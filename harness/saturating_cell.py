@@ -77,7 +77,7 @@ class _Probes:
             if summary.status is Status.OK:
                 self.folders.append(folder)
                 self.summaries.append(summary)
-                return _served(summary, folder, spec, rate_rps)
+                return served_of(summary, folder, spec, rate_rps)
         error = f"the probe at {rate_rps:.4g} requests/s, tried {MOST_TRIES} times: {summary.error}"
         raise _UnfitProbeError(folder, replace(summary, error=error))
 
@@ -104,7 +104,7 @@ def _probe_spec(spec: CellSpec, rate_rps: float, attempt: int) -> CellSpec:
     return replace(spec, workload=workload, measure=replace(spec.measure, seed=seed))
 
 
-def _served(summary: CellSummary, probe_dir: Path, spec: CellSpec, rate_rps: float) -> Served:
+def served_of(summary: CellSummary, probe_dir: Path, spec: CellSpec, rate_rps: float) -> Served:
     slo = {} if spec.slo is None else spec.slo.limits
     asked, within, within_all = 0, Counter(dict.fromkeys(slo, 0)), 0
     for records in iter_requests(probe_dir):

@@ -38,10 +38,14 @@ REPORT_FILE = "report.html"
 
 def write_report(run_dir: Path) -> Path:
     """Builds `report.html` in the run folder, whatever state the run is in, and gives its path."""
-    run = judged(load_run(run_dir))
     path = run_dir / REPORT_FILE
-    write_text(path, _page(run))
+    write_text(path, page_of(run_dir))
     return path
+
+
+def page_of(run_dir: Path) -> str:
+    """The same page, and nothing is written."""
+    return _page(judged(load_run(run_dir)))
 
 
 def _page(run: Run) -> str:
