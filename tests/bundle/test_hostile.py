@@ -57,7 +57,7 @@ def escaping(name: str) -> Callable[[zipfile.ZipFile], None]:
     return fill
 
 
-HOSTILE = {
+HOSTILE: dict[str, Callable[[zipfile.ZipFile], None]] = {
     "parent": escaping("run/../../escaped"),
     "absolute": escaping("/escaped"),
     "backslash": escaping("run/..\\escaped"),
