@@ -10,7 +10,7 @@ import numpy as np
 from harness.stats import FloatArray, Interval
 from harness.tracking.change_points import best_split, p_value
 from harness.tracking.memory import Memory
-from harness.tracking.noise import change_interval, control_spread, spread, winsorised
+from harness.tracking.noise import change_interval, control_spread, middle, spread, winsorised
 from harness.tracking.outcome import Change, Shape
 from harness.tracking.rules import Rules
 
@@ -40,17 +40,17 @@ class Candidate:
 
     @property
     def level(self) -> float:
-        return float(np.median(self.before))
+        return middle(self.before)
 
     @property
     def towards(self) -> float:
-        return math.copysign(1.0, float(np.median(self.after)) - self.level)
+        return math.copysign(1.0, middle(self.after) - self.level)
 
 
 def bar_over(figures: FloatArray, memory: Memory, rules: Rules) -> Bar:
-    """The larger of two noises: nights around their level, and the same code against itself. The control cannot see what
-    differs from night to night; the nights cannot see it while there are few."""
-    noise = max(spread(figures), control_spread(memory.controls))
+    """The larger of two noises: nights around their level, and the same code against itself, of which a ratio has two
+    runs' noise. The control cannot see what differs from night to night; nights are blind to it while they are few."""
+    noise = max(spread(figures), control_spread(memory.controls) / math.sqrt(2))
     return Bar(noise, max(math.log1p(rules.min_effect), rules.floor_factor * noise))
 
 
@@ -83,7 +83,7 @@ def to_change(found: Candidate, memory: Memory, higher_is_better: bool) -> Chang
         since=memory.seen[found.since].ordinal,
         size=Interval(*(math.expm1(part) for part in (size.value, size.low, size.high))),
         before=math.exp(found.level),
-        after=math.exp(float(np.median(found.after))),
+        after=math.exp(middle(found.after)),
         nights=found.after.size,
         p=found.p,
         is_worse=(size.value < 0) is higher_is_better,
@@ -119,7 +119,7 @@ def _drift(memory: Memory, figures: FloatArray, rules: Rules) -> _Found | None:
 
 
 def _is_change(before: FloatArray, after: FloatArray, bar: Bar) -> bool:
-    level, effect = float(np.median(before)), float(np.median(after) - np.median(before))
+    level, effect = middle(before), middle(after) - middle(before)
     return abs(effect) >= bar.height and is_beyond(float(after[-1]), level, math.copysign(1.0, effect), bar)
 
 

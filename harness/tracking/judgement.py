@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-import numpy as np
-
 from harness.stats import FloatArray
 from harness.tracking.candidates import Bar, Candidate, bar_over, find_candidate, is_beyond, to_change
 from harness.tracking.memory import Memory, seen_of
-from harness.tracking.noise import control_spread
+from harness.tracking.noise import control_spread, middle
 from harness.tracking.outcome import Ack, State, Verdict, percent
 from harness.tracking.rules import DEFAULT, Rules
 from harness.tracking.series import Night, Series, day
@@ -93,7 +91,7 @@ def _judge(
             return _tell(memory, found, series, night, acks, rules)
         return memory, _unconfirmed(memory, night, series, found.level, found.towards, found.bar, agrees)
     bar = bar_over(figures[:-1], memory, rules)
-    level = float(np.median(figures[memory.start : -1]))
+    level = middle(figures[memory.start : -1])
     towards = math.copysign(1.0, float(figures[-1]) - level)
     if is_beyond(float(figures[-1]), level, towards, bar, share=1.0):
         rerun = memory.seen[-1].rerun
@@ -110,7 +108,7 @@ def _control_apart(memory: Memory, night: Night, rules: Rules) -> str:
     if not night.control:
         return ""
     apart = math.log(median(night.control))
-    limit = max(math.log1p(rules.min_effect), rules.floor_factor * control_spread(memory.controls))
+    limit = max(math.log1p(rules.min_effect), rules.control_factor * control_spread(memory.controls))
     if len(memory.seen) < rules.learning_nights or abs(apart) <= limit:
         return ""
     return f"the same code came out {percent(apart)} apart from itself"

@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 
 from harness.stats import FloatArray
+from harness.tracking.noise import middle
 from harness.tracking.outcome import Change
 from harness.tracking.rules import Rules
 from harness.tracking.series import Night
@@ -62,9 +63,9 @@ class Memory:
         figures = np.array([each.figure for each in self.seen])
         if len(self.levels) == 1:
             return figures
-        anchor = float(np.median(figures[self.start : self.start + ANCHOR_NIGHTS]))
+        anchor = middle(figures[self.start : self.start + ANCHOR_NIGHTS])
         for begin, end in zip(self.levels, self.levels[1:], strict=False):
-            figures[begin:end] += anchor - float(np.median(figures[begin:end]))
+            figures[begin:end] += anchor - middle(figures[begin:end])
         return figures
 
     def ordinals(self) -> Sequence[int]:

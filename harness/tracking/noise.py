@@ -15,29 +15,42 @@ CLIP = 3.0
 MIN_CONTROLS = 5
 
 
+def middle(values: FloatArray) -> float:
+    """The median. numpy's own takes 40 us for a dozen figures, and a judgement needs twenty of them."""
+    ordered = np.sort(values)
+    half = ordered.size // 2
+    return float(ordered[half]) if ordered.size % 2 else float(ordered[half - 1] + ordered[half]) / 2
+
+
 def winsorised(values: FloatArray, clip: float = CLIP) -> FloatArray:
     """What lies further than `clip` robust standard deviations from the median is moved to there: one wild night is
     still the lowest, and no longer outweighs all others."""
-    centre = float(np.median(values))
-    reach = clip * NORMAL_MAD * float(np.median(np.abs(values - centre)))
+    centre = middle(values)
+    reach = clip * NORMAL_MAD * middle(np.abs(values - centre))
     if reach == 0:  # more than half are equal, as in a deterministic simulation: no scale to clip by
         return values
-    return np.clip(values, centre - reach, centre + reach)
+    return np.minimum(np.maximum(values, centre - reach), centre + reach)
 
 
 def spread(values: FloatArray) -> float:
     """Standard deviation of one night, of winsorised figures: nearly as sharp as the plain one, and deaf to outliers.
     The median absolute deviation alone would be off by a third at ten nights."""
-    if values.size < 3 or 2 * int((values == np.median(values)).sum()) > values.size:
+    if values.size < 3 or middle(np.abs(values - middle(values))) == 0:
         return 0.0
-    return float(np.std(winsorised(values), ddof=1))
+    clipped = winsorised(values)
+    residuals = clipped - clipped.sum() / clipped.size
+    return math.sqrt(float(residuals @ residuals) / (clipped.size - 1))
 
 
 def control_spread(log_ratios: Sequence[float]) -> float:
-    """Of the same code against itself, around 1: a bias of the control is noise too. 0 with too few to say."""
+    """Standard deviation of log ratios of the same code against itself, around 0: a bias of the control is noise too.
+    0 with too few to say."""
     if len(log_ratios) < MIN_CONTROLS:
         return 0.0
-    return NORMAL_MAD * float(np.median(np.abs(log_ratios)))
+    ratios = np.array(log_ratios)
+    reach = CLIP * NORMAL_MAD * middle(np.abs(ratios))
+    clipped = np.minimum(np.maximum(ratios, -reach), reach)
+    return math.sqrt(float(clipped @ clipped) / clipped.size)
 
 
 def change_interval(before: FloatArray, after: FloatArray) -> Interval:
@@ -45,8 +58,8 @@ def change_interval(before: FloatArray, after: FloatArray) -> Interval:
 
     A median's standard error is sqrt(pi / 2) of a mean's. Takes nights for independent: too narrow where they are not.
     """
-    value = float(np.median(after) - np.median(before))
-    residuals = [side - np.median(side) for side in (winsorised(before), winsorised(after))]
+    value = middle(after) - middle(before)
+    residuals = [side - middle(side) for side in (winsorised(before), winsorised(after))]
     freedom = max(before.size + after.size - 2, 1)
     pooled = math.sqrt(sum(float(np.square(each).sum()) for each in residuals) / freedom)
     error = pooled * math.sqrt(math.pi / 2 * (1 / before.size + 1 / after.size))

@@ -30,6 +30,7 @@ class Rules:
     min_effect: float = 0.03  # relative; smaller changes are not alerted
     significance: float = 0.01
     floor_factor: float = 2.5
+    control_factor: float = 4.0  # a night whose control is this far out is dropped; a lower gate drops honest nights
     # The noise is an estimate from as few as 10 nights, a quarter off as often as not: the bar rises quietly to here,
     # and only beyond is a series called too noisy.
     noisy_bar: float = 0.05
