@@ -31,6 +31,7 @@ class Bench(StrEnum):
     SIM = "sim"
     COSTS = "costs"
     AGREEMENT = "agreement"
+    TRACKING = "tracking"
 
 
 def generate(

@@ -47,11 +47,11 @@ class Candidate:
         return math.copysign(1.0, middle(self.after) - self.level)
 
 
-def bar_over(figures: FloatArray, memory: Memory, rules: Rules) -> Bar:
+def bar_over(figures: FloatArray, memory: Memory, rules: Rules, factor: float | None = None) -> Bar:
     """The larger of two noises: nights around their level, and the same code against itself, of which a ratio has two
     runs' noise. The control cannot see what differs from night to night; nights are blind to it while they are few."""
     noise = max(spread(figures), control_spread(memory.controls) / math.sqrt(2))
-    return Bar(noise, max(math.log1p(rules.min_effect), rules.floor_factor * noise))
+    return Bar(noise, max(math.log1p(rules.min_effect), (factor or rules.floor_factor) * noise))
 
 
 def find_candidate(memory: Memory, figures: FloatArray, rules: Rules) -> Candidate | None:
@@ -97,7 +97,8 @@ def _step(memory: Memory, figures: FloatArray, at: int, rules: Rules) -> _Found 
     """A slope is given to the drift: half of it is no level, and its date would be the middle of nowhere."""
     level = figures[memory.start :]
     before, after = figures[memory.start : at], figures[at:]
-    bar = bar_over(figures[:at], memory, rules)
+    factor = rules.hasty_factor if after.size == TAIL else rules.floor_factor
+    bar = bar_over(figures[:at], memory, rules, factor)
     if not _is_change(before, after, bar) or (_is_slope(level, at - memory.start) and _drift(memory, figures, rules)):
         return None
     return Shape.STEP, at, at, before, after, bar

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.stats import FloatArray
+from harness.tracking.noise import middle
 
 PERMUTATIONS = 999
 SEED = 20_140_101
+ROUNDING = 1e-9
 BATCH = 111  # permutations at a time; most that fail do so in the first hundred
 
 
@@ -40,11 +42,12 @@ def best_split(values: FloatArray, first: int, last: int) -> Split | None:
 def p_value(values: FloatArray, split: Split, first: int, last: int, stop_above: float = 1.0) -> float:
     """The share of orders of the same figures whose best split is as good, the one that was seen among them.
 
-    Exact at any level if the figures are exchangeable, however many splits are tried: every order is granted its best.
+    No other test is needed for the many splits: it holds at any level if the figures are exchangeable, since every order
+    is granted its best split too.
     Stops early, with a p above `stop_above`, once it cannot come out below.
     """
     orders = _orders(values.size)
-    least = split.q * (1 - 1e-9) if split.q > 0 else split.q
+    least = split.q - ROUNDING * abs(split.q)  # an order that is as good must not fail by its sums' rounding
     reached = 1
     for begin in range(0, PERMUTATIONS, BATCH):
         q = _statistics(values[orders[begin : begin + BATCH]], first, last)
@@ -84,7 +87,7 @@ def energy_distance(left: FloatArray, right: FloatArray) -> float:
 
 
 def _is_large(part: FloatArray, at: int, min_effect: float) -> bool:
-    before, after = float(np.median(part[:at])), float(np.median(part[at:]))
+    before, after = middle(part[:at]), middle(part[at:])
     return abs(after - before) >= min_effect * abs(before)
 
 

@@ -1,7 +1,7 @@
 """Simulated nightly histories, and how often the judgement is wrong or late on them: the rates that are published.
 
-A night has a deviation of its own, which its reruns share, and its repeats differ besides; both with the given noise, so
-that the median of three repeats is 1.2 times as noisy as `noise` says. Reruns are drawn when the judgement asks for
+A night has a deviation of its own, which its reruns share, and its repeats differ besides; both with the given noise,
+so that the median of three repeats is 1.2 times as noisy as `noise` says. Reruns are drawn when the judgement asks for
 them, as the nightly command does. Everything follows from the seed.
 """
 
@@ -103,9 +103,7 @@ def simulated(
     """Nights around the given levels (1 is no change), and what a rerun of a night would give."""
     size = levels.size
     centres = LEVEL * levels * np.exp(noise * _deviations(size, rng, kind))
-    first, again = (
-        centres[:, np.newaxis] * np.exp(noise * rng.standard_normal((size, REPEATS))) for _ in range(2)
-    )
+    first, again = (centres[:, np.newaxis] * np.exp(noise * rng.standard_normal((size, REPEATS))) for _ in range(2))
     control = np.exp(noise * np.sqrt(2) * rng.standard_normal(size))
     nights = [
         Night(FIRST_DAY + index, tuple(first[index].tolist()), (float(control[index]),), "simulated")

@@ -2,7 +2,7 @@
 
 No clock, no files: the same nights and acknowledgements always give the same verdicts, and nothing but them is stored.
 The steps, in order: is the night fit, is enough known, was a change acknowledged, is there a significant change, and
-does a rerun agree. Constants and why they hold are in rules.py; alarms about nights that are not there in attendance.py.
+does a rerun agree. Constants and why they hold: rules.py. Alarms about nights that are not there: attendance.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def step(
     memory: Memory, night: Night, series: Series, acks: Sequence[Ack] = (), rules: Rules = DEFAULT
 ) -> tuple[Memory, Verdict]:
     """One night more. Where the verdict wants a rerun, call again from the same memory with the night and its rerun."""
-    why_unfit = night.unfit_reason or "the machine was not fit" if not night.fit else _control_apart(memory, night, rules)
+    why_unfit = (
+        night.unfit_reason or "the machine was not fit" if not night.fit else _control_apart(memory, night, rules)
+    )
     if why_unfit:
         said = f"{series}: {night.day} is not judged: {why_unfit}"
         return replace(memory, last_ordinal=night.ordinal), Verdict(night.ordinal, State.UNFIT, said, open=memory.open)
@@ -62,7 +64,9 @@ def step(
     before, memory = memory, memory.with_night(night, rules)
     why_observed = observe_only(series, rules)
     if why_observed:
-        return memory, Verdict(night.ordinal, State.OBSERVED, f"{series}: {_figure(night)}, observed only: {why_observed}")
+        return memory, Verdict(
+            night.ordinal, State.OBSERVED, f"{series}: {_figure(night)}, observed only: {why_observed}"
+        )
     if ack is not None and before.seen:
         return _acknowledge(memory, ack, series, night)
     return _judge(memory, night, series, acks, rules)
@@ -77,9 +81,7 @@ def observe_only(series: Series, rules: Rules = DEFAULT) -> str:
     return ""
 
 
-def _judge(
-    memory: Memory, night: Night, series: Series, acks: Sequence[Ack], rules: Rules
-) -> tuple[Memory, Verdict]:
+def _judge(memory: Memory, night: Night, series: Series, acks: Sequence[Ack], rules: Rules) -> tuple[Memory, Verdict]:
     known, in_level = len(memory.seen), len(memory.seen) - memory.start
     if known <= rules.learning_nights or in_level <= rules.level_nights:
         return memory, _learning(memory, night, series, rules)
@@ -173,14 +175,18 @@ def _tell(
     measures = {"noise": math.expm1(found.bar.noise), "bar": math.expm1(found.bar.height)}
     if ack is not None:
         memory = replace(memory, open=())
-        return memory, Verdict(night.ordinal, State.ACKNOWLEDGED, f"{said}, acknowledged: {ack.reason}", change, **measures)
+        return memory, Verdict(
+            night.ordinal, State.ACKNOWLEDGED, f"{said}, acknowledged: {ack.reason}", change, **measures
+        )
     if change.is_worse:
         memory = replace(memory, open=(*memory.open, change))
         return memory, Verdict(night.ordinal, State.ALERT, f"regression: {said}", change, open=memory.open, **measures)
     still = tuple(each for each in memory.open if not _is_back(each.before, change.after, found.bar, series))
     gone = f"; back to where it was before {day(memory.open[0].ordinal)}" if memory.open and not still else ""
     memory = replace(memory, open=still)
-    return memory, Verdict(night.ordinal, State.IMPROVEMENT, f"improvement: {said}{gone}", change, open=still, **measures)
+    return memory, Verdict(
+        night.ordinal, State.IMPROVEMENT, f"improvement: {said}{gone}", change, open=still, **measures
+    )
 
 
 def _is_back(before: float, now: float, bar: Bar, series: Series) -> bool:
@@ -199,13 +205,13 @@ def _nothing_new(
     is_noisy = height > rules.noisy_bar
     if is_noisy and not memory.is_told_noisy:
         said = (
-            f"{series} is too noisy to judge changes of {100 * rules.min_effect:.0f} %: nights differ by {percent(bar.noise)}"
-            f" (one sd), so only changes beyond {percent(bar.height)} are told; this is not repeated"
+            f"{series} is too noisy to judge changes of {100 * rules.min_effect:.0f} %: nights differ by "
+            f"{percent(bar.noise)} (one sd), so only changes beyond {percent(bar.height)} are told (not repeated)"
         )
         return replace(memory, is_told_noisy=True), Verdict(
             night.ordinal, State.NOISY, said, noise=noise, bar=height, open=memory.open
         )
-    # Told again only after it was clearly quiet: an estimate that wavers around a limit would be told every other night.
+    # Told again only after it was clearly quiet: an estimate that wavers around a limit would be told again and again.
     if memory.is_told_noisy and height < (rules.min_effect + rules.noisy_bar) / 2:
         memory = replace(memory, is_told_noisy=False)
     if memory.open:

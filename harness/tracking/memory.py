@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -64,7 +65,7 @@ class Memory:
         if len(self.levels) == 1:
             return figures
         anchor = middle(figures[self.start : self.start + ANCHOR_NIGHTS])
-        for begin, end in zip(self.levels, self.levels[1:], strict=False):
+        for begin, end in pairwise(self.levels):
             figures[begin:end] += anchor - middle(figures[begin:end])
         return figures
 

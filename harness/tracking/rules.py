@@ -6,15 +6,17 @@ wolf within a fortnight, and a tracker that does is switched off. What holds the
 * *Exchangeable nights, one look*: the permutation test grants every order its best split, so a look errs with at most
   `significance`. Expectation is linear, so looks need not be independent for the **share of nights** to stay below it:
   1 %, from this rule alone. But 1 % a night is four alarms a year for each series; that is a bound, not a goal.
-* *A bar*: the size must also reach `min_effect` and `floor_factor` times the noise of one night. A change is two nights
-  or more; the median of two lies 2.5 sd from a long baseline with p = 2 Phi(-2.5 / sqrt(1/2 + 1/20)) = 0.0008.
+* *A bar*: the size must also reach `min_effect` and `floor_factor` times the noise of one night. Medians of three
+  nights and of the 20 before are 1.25 sqrt(1/3 + 1/20) = 0.77 sd apart by chance, so 2.5 sd have p = 0.001. Two nights
+  together are what a bad weekend of the machine looks like; they need `hasty_factor`, 3.5 (p = 4e-6), or a third night.
 * *Persistence*: two nights since the change, the last of them on the same side by half the bar; one bad night is none.
 * *A rerun*, whose own median must agree. The first repeats of a night are looked at because they are unusual, so they
   overstate; those made after that do not.
 
-Power, the other side: two nights after 20 can reach p = 2 / C(22, 2) = 0.009 at best, three 2 / C(23, 3) = 0.001, hence
-`significance` 0.01: a smaller one would need a third or fourth night always. A step of 5 % with 1 % between nights and
-1 % between repeats (1.2 % for a night's median of 3) lies 2 % above the bar of 3 %, 2.3 sd of a median of three nights.
+Power, the other side: two nights after 20 can reach p = 2 / C(22, 2) = 0.009 at best, three 2 / C(23, 3) = 0.001,
+hence `significance` 0.01: a smaller one would need a third or fourth night always. A step of 5 % with 1 % between
+nights and 1 % between repeats (1.2 % for a night's median of 3) lies 2 % above the bar of 3 %, 2.1 sd of the difference
+at its third night, and in most cases was told at its second, where 4.2 % are needed.
 
 Neighbouring nights that are alike (AR) break exchangeability, and heavy tails fool the noise estimate;
 `harness bench tracking` prints what the rates are then.
@@ -30,6 +32,7 @@ class Rules:
     min_effect: float = 0.03  # relative; smaller changes are not alerted
     significance: float = 0.01
     floor_factor: float = 2.5
+    hasty_factor: float = 3.5  # in place of floor_factor while a change is only two nights old
     control_factor: float = 4.0  # a night whose control is this far out is dropped; a lower gate drops honest nights
     # The noise is an estimate from as few as 10 nights, a quarter off as often as not: the bar rises quietly to here,
     # and only beyond is a series called too noisy.

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 from harness.errors import ConfigError
 
@@ -71,7 +72,7 @@ class Series:
         if len(testbeds) > 1:
             raise ConfigError(f"{self}: {', '.join(testbeds)} in one series; each testbed needs its own")
         days = [night.ordinal for night in self.nights]
-        if any(later <= earlier for earlier, later in zip(days, days[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(days)):
             raise ConfigError(f"{self}: nights must be in order, one a day; add a second run of a day as its rerun")
 
     @property
