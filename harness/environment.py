@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,14 @@ def git_state() -> tuple[str | None, bool | None]:
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     changes = _git(root, "status", "--porcelain")
     return commit or None, None if changes is None else bool(changes)
+
+
+def commit_date(commit: str) -> str:
+    """ISO, as the checkout that this code runs from has it; empty where that does not know the commit."""
+    root = Path(__file__).resolve().parents[1]
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit) or not (root / ".git").exists():
+        return ""
+    return _git(root, "show", "--no-patch", "--format=%cI", commit) or ""
 
 
 def allowed_cores() -> list[int]:
