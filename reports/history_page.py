@@ -1,6 +1,6 @@
 """The history of nights as a page: what was found, a chart for each series, every night, every testbed.
 
-Made from the JSON that the harness makes of its history. Nothing is judged here, and figures are those that were stored.
+Made from the JSON that the harness makes of its history. Nothing is judged here, and figures are as they were stored.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
+from itertools import zip_longest
 from statistics import median
 from typing import Any
 
@@ -87,7 +88,7 @@ def _levels(nights: Iterable[Mapping[str, Any]], begins: Sequence[str]) -> list[
     """Medians of the nights that count, from each beginning to the next; nights before the first are forgotten."""
     counted = [night for night in nights if night["counts"]]
     found = []
-    for begin, end in zip(begins, (*begins[1:], None), strict=True):
+    for begin, end in zip_longest(begins, begins[1:]):
         inside = [night for night in counted if begin <= night["night"] and (end is None or night["night"] < end)]
         if inside:
             values = [night["median"] for night in inside]
