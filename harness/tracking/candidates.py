@@ -25,6 +25,9 @@ class Bar:
     noise: float
     height: float
 
+    def relative(self) -> tuple[float, float]:
+        return math.expm1(self.noise), math.expm1(self.height)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

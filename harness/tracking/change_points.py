@@ -42,8 +42,7 @@ def best_split(values: FloatArray, first: int, last: int) -> Split | None:
 def p_value(values: FloatArray, split: Split, first: int, last: int, stop_above: float = 1.0) -> float:
     """The share of orders of the same figures whose best split is as good, the one that was seen among them.
 
-    No other test is needed for the many splits: it holds at any level if the figures are exchangeable, since every order
-    is granted its best split too.
+    It holds at any level if figures are exchangeable, however many splits are tried: each order is granted its best.
     Stops early, with a p above `stop_above`, once it cannot come out below.
     """
     orders = _orders(values.size)

@@ -8,7 +8,7 @@ them, as the nightly command does. Everything follows from the seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -88,10 +88,7 @@ def play(
     for index, night in enumerate(nights):
         after, verdict = step(memory, night, series, acks, rules)
         if verdict.wants_rerun:
-            with_rerun = Night(
-                night.ordinal, night.values, night.control, night.testbed, night.fit, night.unfit_reason, reruns(index)
-            )
-            after, verdict = step(memory, with_rerun, series, acks, rules)
+            after, verdict = step(memory, replace(night, rerun=reruns(index)), series, acks, rules)
         memory = after
         told.append(verdict)
     return told
@@ -157,7 +154,8 @@ def detection_rate(
 def _deviations(size: int, rng: np.random.Generator, kind: Kind) -> FloatArray:
     """Of variance 1."""
     if kind is Kind.HEAVY_TAILED:
-        return rng.standard_t(FREEDOM, size) / np.sqrt(FREEDOM / (FREEDOM - 2))
+        heavy: FloatArray = rng.standard_t(FREEDOM, size) / np.sqrt(FREEDOM / (FREEDOM - 2))
+        return heavy
     fresh = rng.standard_normal(size)
     if kind is Kind.AUTOCORRELATED:
         for index in range(1, size):

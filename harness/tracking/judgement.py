@@ -68,7 +68,7 @@ def step(
             night.ordinal, State.OBSERVED, f"{series}: {_figure(night)}, observed only: {why_observed}"
         )
     if ack is not None and before.seen:
-        return _acknowledge(memory, ack, series, night)
+        return _acknowledge(memory, ack, series, night, rules)
     return _judge(memory, night, series, acks, rules)
 
 
@@ -99,7 +99,7 @@ def _judge(memory: Memory, night: Night, series: Series, acks: Sequence[Ack], ru
         rerun = memory.seen[-1].rerun
         agrees = None if rerun is None else is_beyond(rerun, level, towards, bar)
         return memory, _unconfirmed(memory, night, series, level, towards, bar, agrees)
-    return _nothing_new(memory, night, series, figures, bar, rules)
+    return _nothing_new(memory, night, series, figures, rules)
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -122,10 +122,11 @@ def _acknowledged_on(memory: Memory, night: Night, acks: Sequence[Ack]) -> Ack |
     return next((ack for ack in acks if last < ack.ordinal <= night.ordinal), None)
 
 
-def _acknowledge(memory: Memory, ack: Ack, series: Series, night: Night) -> tuple[Memory, Verdict]:
-    memory = replace(memory.with_level(len(memory.seen) - 1), open=())
+def _acknowledge(memory: Memory, ack: Ack, series: Series, night: Night, rules: Rules) -> tuple[Memory, Verdict]:
+    still = tuple(each for each in memory.open if abs(each.ordinal - ack.ordinal) > rules.ack_reach_days)
+    memory = replace(memory.with_level(len(memory.seen) - 1), open=still)
     said = f"{series}: a new level since {day(ack.ordinal)}, acknowledged: {ack.reason}"
-    return memory, Verdict(night.ordinal, State.ACKNOWLEDGED, said)
+    return memory, Verdict(night.ordinal, State.ACKNOWLEDGED, said, open=still)
 
 
 def _learning(memory: Memory, night: Night, series: Series, rules: Rules) -> Verdict:
@@ -155,38 +156,32 @@ def _unconfirmed(
 ) -> Verdict:
     side = "higher" if towards > 0 else "lower"
     start = f"{series}: {night.day} is {percent(memory.seen[-1].figure - level)} {side} than its level"
-    measures = {"noise": math.expm1(bar.noise), "bar": math.expm1(bar.height), "open": memory.open}
     if agrees is False:
-        said = f"{start}; the rerun does not confirm it"
-        return Verdict(night.ordinal, State.OPEN if memory.open else State.OK, said, **measures)
-    if agrees:
-        said = f"{start}, and so is its rerun; one night is no alert, the next decides"
-        return Verdict(night.ordinal, State.CONFIRM, said, **measures)
-    return Verdict(night.ordinal, State.CONFIRM, f"{start}; a rerun is asked for", wants_rerun=True, **measures)
+        said, state = f"{start}; the rerun does not confirm it", State.OPEN if memory.open else State.OK
+    elif agrees:
+        said, state = f"{start}, and so is its rerun; one night is no alert, the next decides", State.CONFIRM
+    else:
+        said, state = f"{start}; a rerun is asked for", State.CONFIRM
+    return Verdict(night.ordinal, state, said, None, agrees is None, *bar.relative(), memory.open)
 
 
 def _tell(
     memory: Memory, found: Candidate, series: Series, night: Night, acks: Sequence[Ack], rules: Rules
 ) -> tuple[Memory, Verdict]:
+    """The change begins a new level, whichever way it goes and whether or not somebody knows of it."""
     change = to_change(found, memory, series.higher_is_better)
+    said, still = change.sentence(series), memory.open
     ack = next((ack for ack in acks if abs(ack.ordinal - change.ordinal) <= rules.ack_reach_days), None)
-    memory = memory.with_level(found.at)
-    said = change.sentence(series)
-    measures = {"noise": math.expm1(found.bar.noise), "bar": math.expm1(found.bar.height)}
     if ack is not None:
-        memory = replace(memory, open=())
-        return memory, Verdict(
-            night.ordinal, State.ACKNOWLEDGED, f"{said}, acknowledged: {ack.reason}", change, **measures
-        )
-    if change.is_worse:
-        memory = replace(memory, open=(*memory.open, change))
-        return memory, Verdict(night.ordinal, State.ALERT, f"regression: {said}", change, open=memory.open, **measures)
-    still = tuple(each for each in memory.open if not _is_back(each.before, change.after, found.bar, series))
-    gone = f"; back to where it was before {day(memory.open[0].ordinal)}" if memory.open and not still else ""
-    memory = replace(memory, open=still)
-    return memory, Verdict(
-        night.ordinal, State.IMPROVEMENT, f"improvement: {said}{gone}", change, open=still, **measures
-    )
+        state, said = State.ACKNOWLEDGED, f"{said}, acknowledged: {ack.reason}"
+    elif change.is_worse:
+        state, said, still = State.ALERT, f"regression: {said}", (*still, change)
+    else:
+        still = tuple(each for each in still if not _is_back(each.before, change.after, found.bar, series))
+        gone = f"; back to where it was before {day(memory.open[0].ordinal)}" if memory.open and not still else ""
+        state, said = State.IMPROVEMENT, f"improvement: {said}{gone}"
+    memory = replace(memory.with_level(found.at), open=still)
+    return memory, Verdict(night.ordinal, state, said, change, False, *found.bar.relative(), still)
 
 
 def _is_back(before: float, now: float, bar: Bar, series: Series) -> bool:
@@ -198,28 +193,29 @@ def _is_back(before: float, now: float, bar: Bar, series: Series) -> bool:
 
 
 def _nothing_new(
-    memory: Memory, night: Night, series: Series, figures: FloatArray, bar: Bar, rules: Rules
+    memory: Memory, night: Night, series: Series, figures: FloatArray, rules: Rules
 ) -> tuple[Memory, Verdict]:
-    bar = bar_over(figures, memory, rules) if figures.size else bar
-    noise, height = math.expm1(bar.noise), math.expm1(bar.height)
-    is_noisy = height > rules.noisy_bar
-    if is_noisy and not memory.is_told_noisy:
-        said = (
-            f"{series} is too noisy to judge changes of {100 * rules.min_effect:.0f} %: nights differ by "
-            f"{percent(bar.noise)} (one sd), so only changes beyond {percent(bar.height)} are told (not repeated)"
-        )
-        return replace(memory, is_told_noisy=True), Verdict(
-            night.ordinal, State.NOISY, said, noise=noise, bar=height, open=memory.open
-        )
+    bar = bar_over(figures, memory, rules)
+    noise, height = bar.relative()
+    is_noisy, was_told = height > rules.noisy_bar, memory.is_told_noisy
     # Told again only after it was clearly quiet: an estimate that wavers around a limit would be told again and again.
-    if memory.is_told_noisy and height < (rules.min_effect + rules.noisy_bar) / 2:
-        memory = replace(memory, is_told_noisy=False)
-    if memory.open:
+    is_told = is_noisy or (was_told and height >= (rules.min_effect + rules.noisy_bar) / 2)
+    memory = replace(memory, is_told_noisy=is_told)
+    if is_noisy and not was_told:
+        state, said = (
+            State.NOISY,
+            (
+                f"{series} is too noisy to judge changes of {100 * rules.min_effect:.0f} %: nights differ by "
+                f"{percent(bar.noise)} (one sd), so only changes beyond {percent(bar.height)} are told (not repeated)"
+            ),
+        )
+    elif memory.open:
         told = "; ".join(change.sentence(series) for change in memory.open)
-        said = f"still open, not acknowledged: {told}"
-        return memory, Verdict(night.ordinal, State.OPEN, said, noise=noise, bar=height, open=memory.open)
-    said = f"{series}: {_figure(night)}, nothing beyond {percent(bar.height)} [{series.cell.label}]"
-    return memory, Verdict(night.ordinal, State.OK, said, noise=noise, bar=height)
+        state, said = State.OPEN, f"still open, not acknowledged: {told}"
+    else:
+        said = f"{series}: {_figure(night)}, nothing beyond {percent(bar.height)} [{series.cell.label}]"
+        state = State.OK
+    return memory, Verdict(night.ordinal, state, said, None, False, noise, height, memory.open)
 
 
 def _figure(night: Night) -> str:

@@ -45,12 +45,17 @@ class Memory:
         return self.levels[-1]
 
     def with_night(self, night: Night, rules: Rules) -> Memory:
+        """Forgets nights of earlier levels first. Of a present level that is longer than twice that, it forgets those
+        after its beginning: the beginning is what a drift of months is compared with."""
         seen = (*self.seen, seen_of(night))
         forgotten = max(0, min(len(seen) - rules.memory_nights, self.start))
         levels = tuple(sorted({max(0, at - forgotten) for at in self.levels}))
+        seen = seen[forgotten:]
+        kept = levels[-1] + rules.learning_nights
+        seen = seen[:kept] + seen[kept + max(0, len(seen) - levels[-1] - 2 * rules.memory_nights) :]
         per_night = max(1, len(night.control))
         controls = (*self.controls, *map(math.log, night.control))[-rules.memory_nights * per_night :]
-        return replace(self, seen=seen[forgotten:], controls=controls, levels=levels, last_ordinal=night.ordinal)
+        return replace(self, seen=seen, controls=controls, levels=levels, last_ordinal=night.ordinal)
 
     def with_level(self, at: int) -> Memory:
         return replace(self, levels=(*(level for level in self.levels if level < at), at))

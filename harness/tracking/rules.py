@@ -39,7 +39,7 @@ class Rules:
     noisy_bar: float = 0.05
     learning_nights: int = 10
     level_nights: int = 3  # so many before a change within a level; noise is known from the levels before
-    memory_nights: int = 90  # machines age: what is older says nothing about tonight, and costs time
+    memory_nights: int = 90  # with those of earlier levels; of a level itself twice as many (memory.py says which)
     drift_days: int = 14  # how far back the level is that recent nights are compared with
     drift_nights: int = 5  # how many make up either side of that
     missing_days: int = 3

@@ -194,6 +194,31 @@ def test_after_an_acknowledgement_the_next_change_is_alerted() -> None:
     assert 46 <= night_of(alert) <= 48
 
 
+def test_acknowledging_the_second_change_leaves_the_first_open() -> None:
+    found = verdicts(stepped(25, -0.06) * stepped(45, -0.06), acks=(Ack(FIRST_DAY + 45, "known"),))
+    (alert,) = told(found)
+    assert night_of(alert) <= 27
+    assert found[-1].open == alert.open != ()
+
+
+def test_a_level_of_many_months_is_still_compared_with_its_beginning() -> None:
+    """0.015 % a night, 4.9 % in all; what is remembered of them is bounded."""
+    memory = Memory()
+    nights, reruns = simulated(1 - 0.00015 * np.arange(330.0), 0.003, np.random.default_rng(0))
+    found = []
+    for at, night in enumerate(nights):
+        after, verdict = step(memory, night, SERIES)
+        if verdict.wants_rerun:
+            after, verdict = step(memory, replace(night, rerun=reruns(at)), SERIES)
+        memory = after
+        found.append(verdict)
+        assert len(memory.seen) <= 180
+    (alert,) = told(found)
+    assert alert.change is not None
+    assert alert.change.shape is Shape.DRIFT
+    assert alert.change.since <= FIRST_DAY + 10
+
+
 def test_an_acknowledgement_a_day_off_is_still_meant_for_the_change() -> None:
     found = verdicts(stepped(30, -0.05), acks=(Ack(FIRST_DAY + 29, "merged the day before"),))
     assert told(found) == []
