@@ -45,7 +45,12 @@ def _nights(axes: Axes, nights: Sequence[JSON], factor: float) -> None:
             axes.vlines(
                 days, [min(each) for each in repeats], [max(each) for each in repeats], color=NIGHTS, alpha=0.45
             )
-            style = {"marker": "o", "markersize": 4.5, "markerfacecolor": filling, "markeredgecolor": NIGHTS}
+            style: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 4.5,
+                "markerfacecolor": filling,
+                "markeredgecolor": NIGHTS,
+            }
             axes.plot(days, [night["median"] * factor for night in chosen], linestyle="none", **style)
 
 
@@ -71,7 +76,12 @@ def _marks(axes: Axes, series: JSON) -> None:
     for change in series["changes"]:
         colour = WORSE if change["is_worse"] else BETTER
         axes.axvline(_day(change["night"]) - 0.5, color=colour, linewidth=1.2, linestyle=(0, (4, 2)))
-    edges = {"transform": axes.get_xaxis_transform(), "linestyle": "none", "clip_on": False, "color": INK}
+    edges: dict[str, Any] = {
+        "transform": axes.get_xaxis_transform(),
+        "linestyle": "none",
+        "clip_on": False,
+        "color": INK,
+    }
     for nights, place, marker in (
         ([ack["night"] for ack in series["acks"]], 1.0, "v"),
         (series["missing"], 0.015, "|"),
