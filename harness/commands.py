@@ -9,13 +9,16 @@ from dataclasses import asdict
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.catalogue import Topic
 from harness.errors import ENVIRONMENT_EXIT_CODE, ConfigError
 from harness.terminal import BackendName, JsonOption, console, print_json
+
+if TYPE_CHECKING:
+    from harness.compare import RunComparison
 
 
 class Bench(StrEnum):
@@ -86,17 +89,41 @@ def compare(
     threshold: Annotated[str, typer.Option(help="How much worse is a regression.")] = "5%",
     metric: Annotated[list[str], typer.Option(help="One or more of `harness list metrics`.")] = ["output_tokens_per_s"],  # noqa: B006
     across: Annotated[bool, typer.Option("--across", help="Also across labels and machines, with warnings.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Explain every throughput, not only those beyond.")] = False,
+    why_page: Annotated[Path | None, typer.Option(help="Also write the explanations to this HTML file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One run against another, paired by repeat; exit code 1 when a regression is shown."""
+    """One run against another, paired by repeat; exit code 1 when a regression is shown.
+
+    Throughputs beyond the threshold are explained: what causes the change, in terms that add up to it.
+    """
+    from harness.commands_answers import require_folder
     from harness.compare import compare_runs, parse_threshold
 
-    found = compare_runs(run_a, run_b, metric, threshold=parse_threshold(threshold), across=across)
+    require_folder(why_page, "--why-page")
+    found = compare_runs(run_a, run_b, metric, threshold=parse_threshold(threshold), across=across, why=why)
+    if why_page is not None:
+        _write_why(why_page, found)
     if as_json:
         print_json(found.to_json())
     else:
         typer.echo("\n".join(found.lines()))
     raise typer.Exit(found.exit_code)
+
+
+def _write_why(path: Path, found: RunComparison) -> None:
+    from harness.commands_answers import command_line, told
+    from reports.waterfalls import Explained, why_page
+    from results.files import write_text
+
+    explained = [
+        Explained(each.engine, each.workload, found.label, each.pairs, each.waterfall, each.reason)
+        for each in found.why
+    ]
+    command = command_line(
+        "compare", {"threshold": found.threshold}, str(found.a), str(found.b), "--why", "--why-page", str(path)
+    )
+    write_text(path, why_page(explained, str(found.a), str(found.b), told(command)))
 
 
 def list_topic(topic: Annotated[Topic, typer.Argument()], as_json: JsonOption = False) -> None:

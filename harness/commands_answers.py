@@ -110,7 +110,7 @@ def command_line(name: str, options: dict[str, object], *more: str) -> str:
     return shlex.join(["harness", name, *words, *more])
 
 
-def require_folder(out: Path | None) -> None:
+def require_folder(out: Path | None, option: str = "--out") -> None:
     """Before minutes of work, not after."""
     if out is not None and (not out.absolute().parent.is_dir() or out.is_dir()):
-        raise ConfigError(f"--out {out}: no such folder to write a file into")
+        raise ConfigError(f"{option} {out}: no such folder to write a file into")

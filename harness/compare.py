@@ -16,11 +16,12 @@ from harness.errors import ConfigError
 from harness.metric_catalogue import Metric, find
 from harness.stats import MIN_PAIRS, Interval, paired_interval
 from harness.testbeds import differences
-from harness.verdicts import THROUGHPUT, Cell, verdict_sentence, why_unusable, without_wrong_tokens
+from harness.verdicts import THROUGHPUT, WHOLE_RUN, Cell, verdict_sentence, why_unusable, without_wrong_tokens
+from harness.why import Why, explain_pairs
 from results.query import Run, load_run
 
 REGRESSION_EXIT_CODE = 1
-WHOLE_RUN = "_whole_run"
+OF_WHOLE_RUN = "_whole_run"
 
 
 class Verdict(StrEnum):
@@ -67,6 +68,7 @@ class RunComparison:
     comparisons: tuple[Comparison, ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...] = field(default=())  # how the testbeds differ, where that was allowed
+    why: tuple[Why, ...] = field(default=())  # of throughputs beyond the threshold, or of all
 
     @property
     def regressions(self) -> int:
@@ -82,7 +84,8 @@ class RunComparison:
             f"{each.engine} on {each.workload}, {each.metric}: {each.sentence} [{self.label}]"
             for each in self.comparisons
         ]
-        return [warning + line for line in (*found, *map(str, self.left_out), self._conclusion())]
+        why = [line for each in self.why for line in each.lines(self.label)]
+        return [warning + line for line in (*found, *why, *map(str, self.left_out), self._conclusion())]
 
     def _conclusion(self) -> str:
         judged = [each for each in self.comparisons if each.verdict is not Verdict.NONE]
@@ -102,14 +105,24 @@ class RunComparison:
             "warnings": list(self.warnings),
             "regressions": self.regressions,
             "comparisons": [{**asdict(each), "pairs": len(each.ratios)} for each in self.comparisons],
+            "why": [each.to_json() for each in self.why],
             "left_out": [asdict(each) for each in self.left_out],
         }
 
 
 def compare_runs(
-    path_a: Path, path_b: Path, metrics: Sequence[str] = (), *, threshold: float = 0.05, across: bool = False
+    path_a: Path,
+    path_b: Path,
+    metrics: Sequence[str] = (),
+    *,
+    threshold: float = 0.05,
+    across: bool = False,
+    why: bool = False,
 ) -> RunComparison:
-    """ConfigError when the runs differ in more than what they compare (unless `across`), or have no pair of cells."""
+    """ConfigError when the runs differ in more than what they compare (unless `across`), or have no pair of cells.
+
+    Throughputs beyond the threshold are explained, and all of them with `why`.
+    """
     wanted = {key: _metric(key) for key in metrics or (THROUGHPUT,)}
     a, b = load_run(path_a), load_run(path_b)
     found = differences(a, b)
@@ -125,7 +138,26 @@ def compare_runs(
         reason = f": {pairs.left_out[0]}" if pairs.left_out else ""
         raise ConfigError(f"nothing to compare: {path_a} and {path_b} have no pair of valid cells{reason}")
     label = " against ".join(dict.fromkeys("/".join(run.labels) for run in (a, b)))
-    return RunComparison(path_a, path_b, label, threshold, tuple(comparisons), tuple(pairs.left_out), tuple(found))
+    explained = [each for each in pairs.found if why or _is_explained(each, comparisons)]
+    return RunComparison(
+        path_a,
+        path_b,
+        label,
+        threshold,
+        tuple(comparisons),
+        tuple(pairs.left_out),
+        tuple(found),
+        tuple(explain_pairs(*place, pairs.folders(place)) for place in explained),
+    )
+
+
+def _is_explained(place: tuple[str, str], comparisons: Sequence[Comparison]) -> bool:
+    """Whether its throughput is shown to have changed beyond the threshold."""
+    beyond = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
+    return any(
+        (each.engine, each.workload) == place and each.verdict in beyond and each.metric in (THROUGHPUT, WHOLE_RUN)
+        for each in comparisons
+    )
 
 
 class _Pairs:
@@ -134,6 +166,7 @@ class _Pairs:
     def __init__(self, a: Run, b: Run) -> None:
         self.found: dict[tuple[str, str], list[tuple[Cell, Cell]]] = {}
         self.left_out: list[LeftOut] = []
+        self._runs = a, b
         side_a, side_b = self._by_place("A", a), self._by_place("B", b)
         for key in dict.fromkeys([*side_a, *side_b]):
             engine, workload, _ = key
@@ -142,6 +175,10 @@ class _Pairs:
             else:
                 run, other = ("A", "B") if key in side_a else ("B", "A")
                 self.left_out.append(LeftOut(run, *key, f"{other} has no such cell"))
+
+    def folders(self, place: tuple[str, str]) -> list[tuple[Path, Path]]:
+        a, b = (run.folder for run in self._runs)
+        return [(a.cell_path(one["cell_id"]), b.cell_path(other["cell_id"])) for one, other in self.found[place]]
 
     def leave_out(self, run: str, cell: Cell, reason: str) -> None:
         self.left_out.append(LeftOut(run, cell["engine"], cell["workload"], cell["repeat"], reason))
@@ -201,7 +238,7 @@ def _verdict(interval: Interval | None, pairs: int, higher_is_better: bool, thre
 def _same_window(key: str, metric: Metric, cells: Sequence[tuple[Cell, Cell]]) -> str:
     """A plateau of one side against the whole run of the other would compare different phases of the load."""
     same = all(a["metrics"].get("window_is_plateau") == b["metrics"].get("window_is_plateau") for a, b in cells)
-    return key if same or not metric.has_whole_run or key.endswith(WHOLE_RUN) else key + WHOLE_RUN
+    return key if same or not metric.has_whole_run or key.endswith(OF_WHOLE_RUN) else key + OF_WHOLE_RUN
 
 
 def _ratios(key: str, cells: Sequence[tuple[Cell, Cell]], pairs: _Pairs) -> Iterator[float]:

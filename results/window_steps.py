@@ -74,8 +74,8 @@ WORK = (*LINEAR, *ATTENTION, "host_blocks_used", "moved_tokens")
 class FewRows:
     """Why steps had no more rows, as shares of the steps. What is left had every request aboard."""
 
-    held_back: float  # requests admitted and left out of the step, with KV on the host: it would have taken too long
-    capped: float  # else, requests waiting, and the step as full as it may be: of requests, or of tokens
+    capped: float  # requests waiting, and as many admitted, or tokens in the step, as may be
+    held_back: float  # else, requests admitted and left out of the step, with KV on the host: it would take too long
     no_memory: float  # else, requests waiting
 
 
@@ -264,11 +264,12 @@ def _few_rows(summary: CellSummary, steps: dict[str, Floats], weight: Floats) ->
     rows = steps["decode_rows"] + steps["prefill_rows"]
     # A cohort's rows are aboard and in no step's batch: who is left out cannot be told there.
     held_back = (steps["running"] > rows) & (steps["host_blocks_used"] > 0) & (steps["mode"] != COHORT_MODE)
-    crowded = ~held_back & (steps["waiting"] > 0)
+    waiting = steps["waiting"] > 0
     tokens = steps["decode_rows"] + steps["prefill_tokens"]
-    full = (steps["running"] >= _cap(summary, "max_batch")) | (tokens >= _cap(summary, "max_batch_tokens"))
-    shares = (float(weight @ each) / float(weight.sum()) for each in (held_back, crowded & full, crowded & ~full))
-    return FewRows(*shares)
+    capped = (steps["running"] >= _cap(summary, "max_batch")) | (tokens >= _cap(summary, "max_batch_tokens"))
+    capped &= waiting
+    reasons = (capped, held_back & ~capped, waiting & ~capped & ~held_back)
+    return FewRows(*(float(weight @ each) / float(weight.sum()) for each in reasons))
 
 
 def _cap(summary: CellSummary, key: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports.rendering import Section, render
+from results.waterfall import FORMULA
 
 DEFINITIONS = (
     ("ttft_s", "first token − arrival", "Arrival is when the request should have been sent, not when the client did."),
@@ -44,6 +45,11 @@ DEFINITIONS = (
         "prediction_error_percent",
         "100 · |predicted − observed| / observed, of a step",
         "Of the engine’s own predictor, before the step ran.",
+    ),
+    (
+        "why (of a comparison)",
+        FORMULA,
+        "`harness compare` prints it: terms in tokens per second that add up to a change.",
     ),
     ("sampler_cost_share", "CPU seconds of the sampling threads / wall seconds", "What watching cost."),
     (
