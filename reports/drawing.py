@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from reports.legible import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -119,7 +121,7 @@ def _inline(svg: str, alt: Alt) -> Markup:
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
     body = re.sub(r"\s+", " ", body).replace("> <", "><").strip()
-    return Markup(f'<svg role="img" aria-label="{escape(alt.text)}" viewBox="{box.group(1)}">{body}')
+    return Markup(f'<svg role="img" aria-label="{escape(printable(alt.text))}" viewBox="{box.group(1)}">{body}')
 
 
 def line(slot: int) -> dict[str, Any]:

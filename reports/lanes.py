@@ -12,6 +12,7 @@ from enum import Enum
 
 from markupsafe import Markup, escape
 
+from reports.legible import printable
 from reports.traces import Excerpt, Op
 from reports.values import seconds
 
@@ -97,7 +98,7 @@ def draw(excerpt: Excerpt, alt: str) -> Markup:
         for mark in step_marks(excerpt)
     )
     return Markup(
-        f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {WIDTH:g} {height}" height="{height}" '
+        f'<svg role="img" aria-label="{escape(printable(alt))}" viewBox="0 0 {WIDTH:g} {height}" height="{height}" '
         f'preserveAspectRatio="none">{starts}{blocks}</svg>'
     )
 
@@ -158,5 +159,5 @@ def _rectangle(block: Block, top: int) -> Markup:
     width -= 1.0 if width > 4 * NARROW else 0.0  # neighbours of one colour stay apart
     return Markup(
         f'<rect class="op{SLOTS[block.sort]}" x="{block.left:.1f}" y="{top}" width="{width:.1f}" '
-        f'height="{LANE_HEIGHT}"><title>{escape(block.title)}</title></rect>'
+        f'height="{LANE_HEIGHT}"><title>{escape(printable(block.title))}</title></rect>'
     )

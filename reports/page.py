@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reports.evidence import gather
 from reports.judgement import judged
+from reports.legible import with_short_names
 from reports.rendering import Section, asset, render
 from reports.sections import (
     accuracy,
@@ -45,7 +46,7 @@ def write_report(run_dir: Path) -> Path:
 
 def page_of(run_dir: Path) -> str:
     """The same page, and nothing is written."""
-    return _page(judged(load_run(run_dir)))
+    return _page(with_short_names(judged(load_run(run_dir))))
 
 
 def _page(run: Run) -> str:
@@ -56,7 +57,8 @@ def _page(run: Run) -> str:
         style=asset("report.css"),
         script=script,
         script_hash=_content_hash(script),
-        overview=overview.build(run),
+        head=overview.head(run),
+        facts=overview.facts(run),
         sections=_sections(run),
     )
 

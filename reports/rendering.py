@@ -11,12 +11,21 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.legible import printable
+
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _written(value: object) -> object:
+    """Of every value that a template prints. What is HTML already has been through this."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_written,
     trim_blocks=True,
     lstrip_blocks=True,
 )

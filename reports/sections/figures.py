@@ -127,7 +127,7 @@ def _table(run: Run, workload: str, columns: Sequence[Column], units: Mapping[st
     return {
         "workload": workload,
         "label": labels.of(cell for group in groups for cell in group.cells),
-        "columns": [(column.title, scale.unit) for column, scale in zip(columns, scales, strict=True)],
+        "columns": [(column.title, scale.unit, column.metric) for column, scale in zip(columns, scales, strict=True)],
         "rows": rows,
         "unfair": [(row.engine, listing(row.unfair)) for row in rows if row.unfair],
         "engines": [group.engine for group in groups],

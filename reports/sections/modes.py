@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from reports import labels
 from reports.drawing import SERIES
@@ -75,8 +76,8 @@ def _row(run: Run, group: Group, modes: Sequence[str]) -> Row:
 
 def _share(group: Group, key: str) -> str:
     """A mode that a repeat never ran in has no figure there: nothing, not unknown."""
-    values = sorted(cell.metrics.get(key, 0.0) for cell in group.ok)
-    return percent(values[len(values) // 2]) if any(values) else ABSENT
+    values = [cell.metrics.get(key, 0.0) for cell in group.ok]
+    return percent(median(values)) if any(values) else ABSENT
 
 
 def _shares(group: Group, key: str) -> str:

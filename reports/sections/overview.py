@@ -13,15 +13,20 @@ from results.query import Run
 from results.schema import SUMMARY_FILE, Status
 
 
-def build(run: Run) -> Markup:
+def head(run: Run) -> Markup:
+    """What the answer below it is about, and what kind of figures it rests on."""
     return render(
         "overview.html",
         name=run.manifest.name,
         labels=[(str(label), MEANING[label]) for label in run.labels],
         mixed=MIXED if len(run.labels) > 1 else None,
         cost_model_error=run.manifest.cost_model_error,
-        facts=_facts(run),
     )
+
+
+def facts(run: Run) -> Markup:
+    """After the answer: what ran, where and when."""
+    return render("facts.html", facts=_facts(run))
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

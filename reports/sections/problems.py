@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.evidence import Evidence
+from reports.legible import LONGEST_REASON, shortened
 from reports.rendering import Section, render
 from reports.values import count, listing
 from results.query import Run
@@ -41,7 +42,7 @@ def build(run: Run, evidence: Evidence) -> Section | None:
 def reason_of(cell: CellSummary) -> str:
     """One line: the error, else the notes; an invalid cell may have only notes to say why."""
     text = (cell.error or "; ".join(cell.notes)).strip()
-    return text.splitlines()[-1].strip() if text else NO_REASON
+    return shortened(text.splitlines()[-1].strip(), LONGEST_REASON) if text else NO_REASON
 
 
 def _cells(run: Run) -> list[Problem]:
@@ -58,7 +59,7 @@ def _cells(run: Run) -> list[Problem]:
 
 
 def _detail(error: str) -> str:
-    return error if len(error.strip().splitlines()) > 1 else ""
+    return error if len(error.strip().splitlines()) > 1 or len(error) > LONGEST_REASON else ""
 
 
 def _unfinished(run: Run) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""A sample of single requests: what the percentiles are made of. All of them lie in each cell's parquet file."""
+"""Single requests: those that did not finish and the slowest, which percentiles hide. All lie in the parquet files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from itertools import islice
 
 from reports import labels
 from reports.evidence import Evidence
+from reports.notable import notable_requests
 from reports.rendering import Section, render
 from reports.values import ABSENT, quantity
 from results.errors import ResultsError
 from results.query import Run
 from results.schema import CellSummary, Status
-from results.store import iter_requests
 
 ROWS = 200
 
@@ -78,10 +78,9 @@ def build(run: Run, evidence: Evidence) -> Section:
 
 def _rows(run: Run, cell: CellSummary, each: int) -> list[list[Entry]]:
     try:
-        batch = next(iter_requests(run.cell_dir(cell), _READ, batch_rows=each), None)
+        return [_row(cell, request) for request in notable_requests(run.cell_dir(cell), _READ, each)]
     except ResultsError:
         return []  # reported among what did not work
-    return [_row(cell, request) for request in batch.slice(0, each).to_pylist()] if batch else []
 
 
 def _row(cell: CellSummary, request: Mapping[str, object]) -> list[Entry]:
