@@ -79,7 +79,7 @@ def over_time(
                 err_kws={"alpha": 0.15, "linewidth": 0},
                 **line(slot),
             )
-        axes.set(xlabel="s", ylabel=scale.unit if scale else None)
+        axes.set(xlabel="serving time, s", ylabel=scale.unit if scale else None)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports import labels
 from reports.estimates import Estimate, Source, estimate
@@ -38,6 +38,7 @@ COLUMNS = (
     Column("E2E p50", "e2e_s_p50", "e2e"),
     Column("Preemptions", "preemptions"),
 )
+TAILS = ("p99", "p95", "p90", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Row:
 
 def build(run: Run) -> Section:
     groups = run.groups()
-    columns = [column for column in COLUMNS if not column.optional or _medians(column, groups)]
+    columns = [_known(column, groups) for column in COLUMNS if not column.optional or _medians(column, groups)]
     units = {column.family: _unit(column.family, groups) for column in columns if column.family}
     body = render(
         "figures.html",
@@ -89,6 +90,15 @@ def build(run: Run) -> Section:
         absent=absent.lines(run),
     )
     return Section("results", "Results", body)
+
+
+def _known(column: Column, groups: Sequence[Group]) -> Column:
+    """The highest percentile that any engine has, or the largest: with few requests a column of p99 has dashes alone."""
+    for tail in TAILS:
+        other = replace(column, title=column.title.replace("p99", tail), metric=column.metric.replace("p99", tail))
+        if _medians(other, groups):
+            return other
+    return column
 
 
 def _unit(family: str, groups: Sequence[Group]) -> str:

@@ -45,6 +45,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    key: str  # operator and unit as the records have them
     operator: str
     unit: str
     ops: str
@@ -128,6 +129,7 @@ def _pieces(values: Mapping[Operator, float], most: float) -> tuple[tuple[int, f
 def _row(operator: Operator, whole_s: float) -> Row:
     timed = operator.seconds > 0
     return Row(
+        f"{operator.name}/{operator.unit}",
         operator.name,
         _unit(operator.unit),
         f"{operator.ops:,.0f}",

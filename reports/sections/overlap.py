@@ -37,7 +37,7 @@ class Panel:
     engine: str
     slot: int
     about: str
-    units: tuple[str, ...]
+    units: tuple[tuple[str, str], ...]  # each with the share of time that it was busy
     drawing: Markup
     steps: tuple[lanes.Mark, ...]
     times: tuple[lanes.Mark, ...]
@@ -72,14 +72,15 @@ def _panel(slot: int, engine: str, traced: Traced, workload: str, label: str) ->
     excerpt = traced.excerpt
     lasted = seconds(excerpt.end_s - excerpt.start_s)
     shown = span(str(excerpt.steps[0]), str(excerpt.steps[-1]))
-    busy = listing(f"{name} {percent(_busy(excerpt, track))}" for track, name in excerpt.lanes.items())
+    units = tuple((name, percent(_busy(excerpt, track))) for track, name in excerpt.lanes.items())
+    busy = listing(f"{name} {share}" for name, share in units)
     word = "step" if len(excerpt.steps) == 1 else "steps"
     alt = f"{engine} on {workload}, {label}: {word} {shown}, {lasted}. Busy: {busy}."
     return Panel(
         engine,
         slot % SERIES,
         f"{word} {shown} of repeat {traced.repeat}, {lasted}. The trace has steps {span(*map(str, excerpt.traced))}.",
-        tuple(excerpt.lanes.values()),
+        units,
         lanes.draw(excerpt, alt),
         tuple(lanes.step_marks(excerpt)),
         tuple(lanes.time_marks(excerpt)),

@@ -76,9 +76,9 @@ def build(run: Run, evidence: Evidence) -> Section:
     return Section("requests", "Requests", body)
 
 
-def _rows(run: Run, cell: CellSummary, each: int) -> list[list[Entry]]:
+def _rows(run: Run, cell: CellSummary, each: int) -> list[tuple[str, list[Entry]]]:
     try:
-        return [_row(cell, request) for request in notable_requests(run.cell_dir(cell), _READ, each)]
+        return [(cell.cell_id, _row(cell, request)) for request in notable_requests(run.cell_dir(cell), _READ, each)]
     except ResultsError:
         return []  # reported among what did not work
 

@@ -1,4 +1,4 @@
-// Sorting and filtering of the table of requests. The page is whole without it.
+// Sorting, filtering and reading the table of requests. The page is whole without it.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -23,6 +23,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const sorted = rows.filter(present).sort((a, b) => direction * compare(key(a, column), key(b, column)));
     body.append(...sorted, ...rows.filter((row) => !present(row)));
   };
+  const titles = heads.map((head) => head.textContent);
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -45,4 +46,39 @@ for (const table of document.querySelectorAll("table.sortable")) {
     }
   });
   table.parentElement.before(label);
+
+  // One row at a time is told in full, by pointer or by arrow keys; only that row is a stop of the tab key.
+  const readout = document.createElement("p");
+  readout.className = "readout";
+  readout.setAttribute("aria-live", "polite");
+  label.after(readout);
+  const tell = (row) => {
+    const cells = Array.from(row.cells, (cell, column) => `${titles[column]} ${cell.title || cell.textContent}`);
+    readout.textContent = cells.join(", ");
+  };
+  const stop = (row) => {
+    for (const other of rows) other.removeAttribute("tabindex");
+    if (row) row.tabIndex = 0;
+  };
+  const steps = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" };
+  const beside = (row, way) => {
+    do row = row[way]; while (row && row.hidden);
+    return row;
+  };
+  body.addEventListener("pointerover", (event) => {
+    const row = event.target.closest("tr");
+    if (row) tell(row);
+  });
+  body.addEventListener("focusin", (event) => tell(event.target.closest("tr")));
+  body.addEventListener("keydown", (event) => {
+    const way = steps[event.key];
+    const next = way && beside(event.target.closest("tr"), way);
+    if (!next) return;
+    event.preventDefault();
+    stop(next);
+    next.focus();
+  });
+  input.addEventListener("input", () => stop(rows.find((row) => !row.hidden)));
+  stop(rows[0]);
+  readout.textContent = rows.length ? "Point at a request, or choose one with the arrow keys, to read its exact times." : "";
 }
