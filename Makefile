@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard engines/apex/csrc/*)
 
 .DEFAULT_GOAL := run
-.PHONY: run test check lint types format install sanitize vllm-cpu vllm-cuda ggml-cpu clean
+.PHONY: run test browser check lint types format install sanitize vllm-cpu vllm-cuda ggml-cpu clean
 
 # Every target goes through this stamp: a second call starts at once, a change of dependencies or C++ reinstalls.
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
@@ -57,6 +57,14 @@ test: install
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadfile; together=$$?; \
 	$(BIN)/python -m pytest -m alone; alone=$$?; \
 	test $$together -eq 0 && test $$alone -eq 0
+
+# Reports in a real browser. Chromium is the system's own, or comes with `playwright install chromium`.
+browser: $(VENV)/.browser
+	HARNESS_BROWSER=required $(BIN)/python -m pytest tests/browser
+
+$(VENV)/.browser: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "playwright>=1.50,<2" "axe-playwright-python>=0.1.4"
+	touch $@
 
 # The native tests once more, with the extension built for the address, undefined-behaviour and thread sanitizers.
 sanitize: install

@@ -17,7 +17,9 @@ LONGEST_REASON = 300
 
 # Controls without a glyph, halves of surrogate pairs (no file in UTF-8 can hold them), and what changes the direction
 # of all text that follows: an engine's name must not be able to turn a sentence of ours around.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:

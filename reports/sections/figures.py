@@ -93,7 +93,7 @@ def build(run: Run) -> Section:
 
 
 def _known(column: Column, groups: Sequence[Group]) -> Column:
-    """The highest percentile that any engine has, or the largest: with few requests a column of p99 has dashes alone."""
+    """The highest percentile that any engine has, or the largest: with few requests a p99 has dashes alone."""
     for tail in TAILS:
         other = replace(column, title=column.title.replace("p99", tail), metric=column.metric.replace("p99", tail))
         if _medians(other, groups):

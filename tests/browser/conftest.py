@@ -1,4 +1,4 @@
-"""A real browser to open reports in. Without one the tests are skipped, unless HARNESS_BROWSER=required: then they fail."""
+"""A real browser to open reports in. Without one tests are skipped; with HARNESS_BROWSER=required they fail."""
 
 from __future__ import annotations
 

@@ -13,13 +13,15 @@ from results.store import RunFolder
 from tests.results.run_folders import Shape, build
 
 RUN = ("-c", "from harness.cli import main; main()", "run", "--config", "t4_llama2", "--backend", "sim", "--quiet")
-ENGINES = "engines=[gpu_only, neo, apex]"
-WORKLOADS = "workloads=[{kind: chat, rate: [0.5, 1.0], requests: 12}, {kind: batch, batch: 4, prompt: 400, output: 24}]"
+ENGINES = "engines=[gpu_only, apex]"
+WORKLOADS = "workloads=[{kind: long_output, prompt: 500, output: 24, rate: [0.5, 2.0], requests: 8}]"
 
 
 def simulated(out_dir: Path) -> Path:
     """A report with everything in it: two rates, modes and regret, operators, bands, traces, two repeats."""
-    settings = [word for setting in (ENGINES, WORKLOADS, "measure.repeats=2") for word in ("--set", setting)]
+    settings = [
+        word for setting in (ENGINES, WORKLOADS, "measure.repeats=2", "measure.draws=2") for word in ("--set", setting)
+    ]
     subprocess.run([sys.executable, *RUN, *settings, "--out", str(out_dir)], check=True, cwd=Path(__file__).parents[2])
     (run_dir,) = out_dir.iterdir()
     return run_dir / "report.html"

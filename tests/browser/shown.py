@@ -17,7 +17,8 @@ UNITS = {
     "TiB": 2.0**40,
 }
 _NUMBER = re.compile(
-    r"(?<![\w.])(?P<digits>-?\d[\d,]*(?:\.(?P<decimals>\d+))?)(?:e(?P<power>[+-]?\d+))?(?:[ \u00a0](?P<unit>%|µs|ms|s|[KMGT]?i?B)\b|[ \u00a0]?(?P<percent>%))?"
+    r"(?<![\w.])(?P<digits>-?\d[\d,]*(?:\.(?P<decimals>\d+))?)(?:e(?P<power>[+-]?\d+))?"
+    r"(?:[ \u00a0](?P<unit>µs|ms|s|[KMGT]iB|B)\b|[ \u00a0]?(?P<percent>%))?"
 )
 
 

@@ -1,4 +1,4 @@
-"""Opened where nothing may be fetched and nothing foreign may run: the page asks for nothing and complains of nothing."""
+"""Opened where nothing may be fetched and nothing foreign may run: the page asks for nothing and complains not once."""
 
 from __future__ import annotations
 

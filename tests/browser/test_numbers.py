@@ -46,7 +46,7 @@ Records = list[dict[str, Any]]
 def cells(browser: Browser, report: Path) -> list[Cell]:
     with opened(browser, report.as_uri()) as seen:
         found: list[Cell] = seen.page.evaluate(READ)
-    assert len(found) > 100
+    assert len(found) > 100, "the page was not read"
     return found
 
 
@@ -79,7 +79,10 @@ def test_numbers_of_requests_are_those_of_the_files(cells: list[Cell], report: P
     files = {cell["cell"] for cell in requests}
     assert files
     rows = {
-        name: {row["request_id"]: row for row in pq.read_table(report.parent / "cells" / name / "requests.parquet").to_pylist()}
+        name: {
+            row["request_id"]: row
+            for row in pq.read_table(report.parent / "cells" / name / "requests.parquet").to_pylist()
+        }
         for name in files
     }
     number = -1
@@ -122,6 +125,10 @@ def _metric(group: Records, key: str) -> list[float]:
 
 def _figures(cell: Cell, records: Records) -> Iterator[tuple[Shown, float]]:
     """Median; beneath, the lowest and the highest of the repeats, or one repeat's interval; in brackets, the band."""
+    if "metric" not in cell:  # a reason instead of figures
+        errors = " ".join(record.get("error") or "" for record in _group(cell, records, ok=False))
+        yield from ((shown, numbers(errors)[at].value) for at, shown in enumerate(numbers(cell["text"])))
+        return
     group, metric = _group(cell, records), cell["metric"]
     values = _metric(group, metric)
     unit = "s" if metric == "window_s" else cell["unit"]
@@ -181,7 +188,9 @@ def _operators(cell: Cell, records: Records) -> Iterator[tuple[Shown, float]]:
 
     key, operator = cell["key"], cell["operator"]
     if key == "share":
-        exact = total(operator, "seconds") / sum(total(each, "seconds") for each in {f"{row['operator']}/{row['unit']}" for row in told})
+        exact = total(operator, "seconds") / sum(
+            total(each, "seconds") for each in {f"{row['operator']}/{row['unit']}" for row in told}
+        )
     elif key == "rate":
         exact = total(operator, "bytes") / total(operator, "seconds")
     else:
@@ -209,9 +218,14 @@ def _took(cell: Cell, records: Records) -> Iterator[tuple[Shown, float]]:
 
 def _drawn(cell: Cell, records: Records) -> Iterator[tuple[Shown, float]]:
     """Of the repeats, each as its first engine saw it."""
-    group = {record["repeat"]: record for record in reversed(_group(cell, records, ok=False)) if "workload" in record["resolved"]}
+    group = {
+        record["repeat"]: record
+        for record in reversed(_group(cell, records, ok=False))
+        if "workload" in record["resolved"]
+    }
     values = [
-        sum(float(_inside(record["resolved"], key) or 0.0) for key in cell["key"].split(" ")) for record in group.values()
+        sum(float(_inside(record["resolved"], key) or 0.0) for key in cell["key"].split(" "))
+        for record in group.values()
     ]
     yield numbers(cell["main"])[0], median(values)
     for _, text in cell["parts"]:
