@@ -119,6 +119,8 @@ def fingerprint(plan: StepPlan) -> str:
         number, slots, positions, layer, patience_us = cohort
         numbers += (3, number, layer, patience_us, len(slots), *slots, len(positions), *positions)
     numbers += (len(plan.preempted), *plan.preempted, len(plan.admitted), *plan.admitted)
+    if plan.found_tokens:  # nothing was found in plans of older journals, and their fingerprints stay
+        numbers.append(plan.found_tokens)
     digest = hashlib.blake2b(array("q", numbers).tobytes(), digest_size=8)
     digest.update(plan.mode.value.encode())
     if plan.places is not None:
