@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard engines/apex/csrc/*)
 
 .DEFAULT_GOAL := run
-.PHONY: run test browser check lint types format install sanitize vllm-cpu vllm-cuda ggml-cpu clean
+.PHONY: run nightly test browser check lint types format install sanitize vllm-cpu vllm-cuda ggml-cpu clean
 
 # Every target goes through this stamp: a second call starts at once, a change of dependencies or C++ reinstalls.
 $(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
@@ -48,6 +48,10 @@ $(VLLM)/.cuda:
 
 run: install
 	$(BIN)/harness run --config quickstart.yaml
+
+# Run, judge and show a night: history.sqlite, runs/ and pages/. NIGHTLY: more options, such as --config nightly_sim.
+nightly: install
+	$(BIN)/harness nightly $(NIGHTLY)
 
 # In two parts, of which either fails the target: most tests, so many at a time, each file in one process, because its
 # tests look at the same runs; then those that hold real times against modelled ones, with the machine to themselves.

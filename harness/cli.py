@@ -19,6 +19,7 @@ import typer
 
 from harness import commands, commands_answers, commands_bundle, commands_claims
 from harness.commands_explain import explain
+from harness.commands_nightly import nightly
 from harness.commands_track import track
 from harness.errors import ENVIRONMENT_EXIT_CODE, USAGE_EXIT_CODE, ConfigError, UnfitEnvironmentError, is_user_mistake
 from harness.terminal import BackendOption, ConfigOption, JsonOption, SetOption, console, print_json, with_backend
@@ -174,6 +175,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run folder.")]) -> No
 
 app.add_typer(explain)
 app.add_typer(track)
+app.command()(nightly)
 app.command()(commands.generate)
 app.command()(commands.compare)
 app.command("list")(commands.list_topic)

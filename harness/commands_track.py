@@ -73,7 +73,7 @@ def check(
     from results.history import History
 
     with History.opened(db) as history:
-        found = checked(load_tracked(history, metric), acks_by_series(history.acks()), _as_of(night))
+        found = checked(load_tracked(history, metric), acks_by_series(history.acks()), as_of_night(night))
     if as_json:
         print_json(found.to_json())
     else:
@@ -99,7 +99,7 @@ def report(
     from results.history import History
 
     require_folder(out)
-    as_of = _as_of(night)
+    as_of = as_of_night(night)
     with History.opened(db) as history:
         found = checked(load_tracked(history, metric), acks_by_series(history.acks()), as_of)
         data = told_history(history, found, metric)
@@ -169,7 +169,7 @@ def export(
         typer.echo(f"{out}: written")
 
 
-def _as_of(night: str | None) -> str:
+def as_of_night(night: str | None) -> str:
     from harness.tracking.recording import parse_night
 
     return datetime.now(UTC).date().isoformat() if night is None else parse_night(night)

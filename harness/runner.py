@@ -6,7 +6,7 @@ Not here: what stands in its folder when it begins (opening.py), how a process i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,10 +61,16 @@ def run_experiment(
     resume: bool = False,
     command: str = "",
     module: str = CELL_MODULE,
+    only: Collection[tuple[str, str]] = (),
 ) -> RunOutcome:
-    """Run what is to be run. Nothing is written before every cell has been found runnable."""
+    """Run what is to be run. Nothing is written before every cell has been found runnable.
+
+    `only`: engine and workload, where not all are wanted; each cell is the one that the whole experiment has.
+    """
     backend, label, why = resolve_backend(experiment)
     cells = expand(experiment, backend)
+    if only:
+        cells = [cell for cell in cells if (cell.engine.name, cell.workload.name) in only]
     require_runnable(cells, backend)
     manifest = manifest_of(experiment, cells, backend, label, command)
     with Interrupts() as interrupts, ExitStack() as held:

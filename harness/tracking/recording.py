@@ -18,6 +18,7 @@ from typing import Any
 from harness.environment import commit_date
 from harness.errors import ConfigError
 from harness.opening import CALIBRATION, doubts
+from harness.tracking.fitness import THROTTLED
 from harness.tracking.identity import clips, setup, testbed
 from harness.verdicts import why_unusable, without_wrong_tokens
 from results.errors import ResultsError
@@ -28,8 +29,6 @@ from results.schema import CellSummary, Manifest, Status
 
 SAMPLED = ("system_cpu_percent", "cpu_frequency_mhz", "gpu_sm_clock_mhz", "gpu_memory_clock_mhz", "gpu_temperature_c")
 THROTTLE = "gpu_throttle_reasons_bits"
-# NVML's reasons that come from heat or from the board, and not from how the card is meant to be run (its power limit).
-THROTTLED = {0x08: "hardware slowdown", 0x20: "heat", 0x40: "heat, hardware", 0x80: "power brake"}
 
 
 def recorded(path: Path, *, night: str | None = None, role: Role = Role.NIGHT, unfit: str = "") -> RunRow:
