@@ -1,4 +1,4 @@
-"""The command that runs a night, here and in continuous integration. Registered in cli.py, which owns the exit codes."""
+"""The command that runs a night, here and in continuous integration. Registered in cli.py, as all commands are."""
 
 from __future__ import annotations
 
