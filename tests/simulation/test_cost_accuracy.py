@@ -58,7 +58,7 @@ def test_the_report_says_it_where_the_label_is_explained_and_where_figures_come_
         folder = RunFolder.create(tmp_path, given.name)
         folder.write_manifest(given)
         run = load_run(folder.path)
-        assert ("The cost model of h100 misses" in overview.build(run)) is shown
+        assert ("The cost model of h100 misses" in overview.head(run)) is shown
         assert ("The cost model of h100 misses" in provenance.build(run).body) is shown
 
 
