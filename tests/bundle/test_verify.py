@@ -220,7 +220,11 @@ def test_a_row_of_the_records(table: str, column: str, forge: Forge) -> None:
     forge.mend_hashes()
     found = quick(forge.top)
     assert found.exit_code == 1
-    assert any(each.what.startswith("metrics.") for each in found.differences)
+    whats = {each.what for each in found.differences if each.file.startswith(f"cells/{forge.cell.name}")}
+    if column == "output_tokens":  # fewer or more than there are times of tokens
+        assert whats == {"recomputing it"}
+    else:
+        assert any(what.startswith("metrics.") for what in whats)
 
 
 def test_a_number_in_the_report(forge: Forge) -> None:
