@@ -44,8 +44,8 @@ def make_bundle(run_dir: Path, out: Path | None = None) -> Bundled:
     folder = RunFolder.open(run_dir)
     with folder.claimed():
         kept, left_out = _chosen(run_dir)
-        _require_own_report(run_dir)
         refuse_secrets(kept, folder.manifest.config)
+        _require_own_report(run_dir)
         top = run_dir.resolve().name
         about = _about(top)
         sums = {path: sha256_of(source) for path, source in kept.items()}

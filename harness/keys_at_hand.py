@@ -80,9 +80,13 @@ def _told(source: Path) -> Iterator[bytes]:
                 yield chunk
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def _texts(source: Path) -> Iterator[bytes]:
     with pq.ParquetFile(source) as table:
-        columns: Sequence[str] = [field.name for field in table.schema_arrow if pa.types.is_string(field.type)]
+        columns: Sequence[str] = [field.name for field in table.schema_arrow if _is_text(field.type)]
         for batch in table.iter_batches(columns=columns) if columns else ():
             for column in batch.columns:
                 yield "\n".join(text or "" for text in column.unique().to_pylist()).encode(errors="replace") + b"\n"
