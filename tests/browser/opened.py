@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 # What a careful host sends with a page of others: nothing from anywhere, but what is in the page.
 STRICT = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 PHONE, DESKTOP = 390, 1280
+# How long a page may take is not what is tested; a machine may be busy.
+PATIENCE_MS = 500_000
 
 
 @dataclass(slots=True)
@@ -27,6 +29,10 @@ class Opened:
     complaints: list[str] = field(default_factory=list)
     dialogs: list[str] = field(default_factory=list)
 
+    def dismiss(self, dialog: Dialog) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
+
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int = DESKTOP, **context: Any) -> Iterator[Opened]:
@@ -36,7 +42,8 @@ def opened(browser: Browser, address: str, width: int = DESKTOP, **context: Any)
         seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         seen.page.on("console", lambda said: seen.complaints.append(f"{said.type}: {said.text}"))
-        seen.page.on("dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss()))
+        seen.page.on("dialog", seen.dismiss)
+        seen.page.set_default_timeout(PATIENCE_MS)
         seen.page.add_init_script(
             "document.addEventListener('securitypolicyviolation',"
             "  event => console.error(`violates ${event.violatedDirective}: ${event.blockedURI}`))"

@@ -54,4 +54,4 @@ def test_it_stays_small_opens_and_lists_the_slowest(
 
 def _slowest_s(report: Path) -> float:
     tables = [pq.read_table(path) for path in report.parent.glob("cells/*/requests.parquet")]
-    return max(pc.max(pc.subtract(table["last_token_s"], table["arrival_s"])).as_py() for table in tables)
+    return max(float(pc.max(pc.subtract(table["last_token_s"], table["arrival_s"])).as_py()) for table in tables)

@@ -184,7 +184,7 @@ def _operators(cell: Cell, records: Records) -> Iterator[tuple[Shown, float]]:
     told = [row for record in _group(cell, records) for row in record["operators"]]
 
     def total(operator: str, key: str) -> float:
-        return median(row[key] for row in told if f"{row['operator']}/{row['unit']}" == operator)
+        return float(median(row[key] for row in told if f"{row['operator']}/{row['unit']}" == operator))
 
     key, operator = cell["key"], cell["operator"]
     if key == "share":
@@ -223,7 +223,7 @@ def _drawn(cell: Cell, records: Records) -> Iterator[tuple[Shown, float]]:
         for record in reversed(_group(cell, records, ok=False))
         if "workload" in record["resolved"]
     }
-    values = [
+    values: list[float] = [
         sum(float(_inside(record["resolved"], key) or 0.0) for key in cell["key"].split(" "))
         for record in group.values()
     ]
