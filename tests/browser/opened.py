@@ -42,7 +42,7 @@ def opened(browser: Browser, address: str, width: int = DESKTOP, **context: Any)
         seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         seen.page.on("console", lambda said: seen.complaints.append(f"{said.type}: {said.text}"))
-        seen.page.on("dialog", seen.dismiss)
+        seen.page.on("dialog", lambda dialog: seen.dismiss(dialog))  # a bound method would have to take attributes
         seen.page.set_default_timeout(PATIENCE_MS)
         seen.page.add_init_script(
             "document.addEventListener('securitypolicyviolation',"
