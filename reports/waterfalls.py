@@ -85,7 +85,7 @@ def drawing(found: Waterfall, alt: Alt) -> Markup:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
 
-    return svg(draw, alt, Frame(6.4, 0.75 + 0.34 * len(names), left_in=1.75, right_in=0.85))
+    return svg(draw, alt, Frame(6.4, 0.75 + 0.34 * len(names), left_in=2.05, right_in=0.85))
 
 
 def why_page(explained: Sequence[Explained], a: str, b: str, told: dict[str, str]) -> str:

@@ -18,7 +18,8 @@ whatever is in it, fitted to both cells at once (work_shapes.py), which is how f
 `_rate`. Its term is its Shapley value: the mean, over all orders in which the causes could pass from the first cell to
 the second, of what throughput changes when it is its turn. So the terms add up exactly, no order is preferred, swapping
 the cells flips every sign, and a part may be 0 on either side. What the rows per step change is then dealt out by why
-the cell with fewer of them had no more (FewRows): to the host, a cap, memory, or arrivals.
+steps had no more of them (FewRows), to a cap, the host, memory and arrivals: in proportion to how many more such steps
+per row the cell with fewer rows per step has.
 
 What it is not: a counterfactual run. A scheduler that answers one change by another shows both; `speeds`, seconds per
 byte of every operator, says what became slower by itself.
@@ -27,7 +28,7 @@ byte of every operator, says what became slower by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from enum import StrEnum
 from itertools import product
 from math import factorial
@@ -111,6 +112,7 @@ FORMULA = (
     "1 / throughput = seconds per output token = Σ over what the window was spent on, each a product of factors; a "
     "cause's term is the Shapley value of its factors"
 )
+REASONS = (Cause.BATCH, Cause.HOST, Cause.MEMORY, Cause.ARRIVALS)  # in the order of FewRows
 _LEAST_SPEED_CHANGE = 0.02
 _LEAST_BUSY_SHARE = 0.01
 
@@ -238,13 +240,18 @@ def _shapley(factors: tuple[Side, Side], has_cohorts: bool) -> dict[Cause, float
 def _deal_out_rows(
     values: dict[Cause, float], cells: tuple[WindowSteps, WindowSteps], sides: tuple[Side, Side]
 ) -> None:
-    """The side with fewer rows per step knows why."""
-    fewer = max(zip(sides, cells, strict=True), key=lambda side: side[0].steps_per_row)[1].fewer_because
+    """By the reasons of which the side with fewer rows per step has more steps per row than the other."""
+    per_row = [
+        np.array(astuple(cell.fewer_because)) / (side.rows * cell.tokens)
+        for cell, side in zip(cells, sides, strict=True)
+    ]
+    fewer = 0 if sides[0].steps_per_row > sides[1].steps_per_row else 1
+    more = np.maximum(per_row[fewer] - per_row[1 - fewer], 0.0)
     rows = values[Cause.BATCH]
-    values[Cause.BATCH] = fewer.capped * rows
-    values[Cause.MEMORY] += fewer.no_memory * rows
-    values[Cause.HOST] += fewer.held_back * rows
-    values[Cause.ARRIVALS] += (1 - fewer.capped - fewer.no_memory - fewer.held_back) * rows
+    values[Cause.BATCH] = 0.0
+    shares = more / more.sum() if more.sum() > 0 else np.array([1.0, 0.0, 0.0, 0.0])
+    for cause, share in zip(REASONS, shares, strict=True):
+        values[cause] += float(share) * rows
 
 
 def _rate(of: Mapping[Cause, Side], has_cohorts: bool) -> float:

@@ -72,11 +72,12 @@ WORK = (*LINEAR, *ATTENTION, "host_blocks_used", "moved_tokens")
 
 @dataclass(frozen=True, slots=True)
 class FewRows:
-    """Why steps had no more rows, as shares of the steps. What is left had every request aboard."""
+    """Why steps had no more rows: how many of them for each reason."""
 
     capped: float  # requests waiting, and as many admitted, or tokens in the step, as may be
     held_back: float  # else, requests admitted and left out of the step, with KV on the host: it would take too long
     no_memory: float  # else, requests waiting
+    nobody: float  # else: every request was aboard
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +269,8 @@ def _few_rows(summary: CellSummary, steps: dict[str, Floats], weight: Floats) ->
     tokens = steps["decode_rows"] + steps["prefill_tokens"]
     capped = (steps["running"] >= _cap(summary, "max_batch")) | (tokens >= _cap(summary, "max_batch_tokens"))
     capped &= waiting
-    reasons = (capped, held_back & ~capped, waiting & ~capped & ~held_back)
-    return FewRows(*(float(weight @ each) / float(weight.sum()) for each in reasons))
+    rest = ~capped & ~held_back
+    return FewRows(*(float(weight @ each) for each in (capped, held_back & ~capped, rest & waiting, rest & ~waiting)))
 
 
 def _cap(summary: CellSummary, key: str) -> float:

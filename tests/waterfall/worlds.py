@@ -17,7 +17,7 @@ from results.store import write_json
 T4 = "t4_g4dn_4xlarge"
 Machine = Callable[[Hardware], Hardware]
 
-LONG_ANSWERS = "{kind: long_output, prompt: 500, output: 60, jitter: 0.1, requests: 40}"
+LONG_ANSWERS = "{kind: long_output, prompt: 500, output: 60, jitter: 0.1, requests: 16}"
 
 
 @dataclass(frozen=True, slots=True)
