@@ -30,7 +30,8 @@ def test_a_regression_is_exit_code_1(call: Call, a: Path, b: Path) -> None:
     scale(b, {RATE: 0.88}, noise=0.01, engine="apex")
     answer = call("compare", a, b)
     assert answer.code == 1
-    gpu_only, apex, conclusion = answer.out.splitlines()
+    gpu_only, apex, why, conclusion = answer.out.splitlines()
+    assert why.startswith("why, apex on chat: not known: "), "these cells say nothing of the whole run"
     assert "no difference shown" in gpu_only
     assert apex.startswith(f"apex on chat, {RATE}: B is 12.0 % lower than A (95 % interval 11.0-13.0 %, 6 pairs)")
     assert apex.endswith(": regression beyond 5 % [emulated]")
