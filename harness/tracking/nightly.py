@@ -73,7 +73,7 @@ class Made:
     def failed(self) -> list[str]:
         cells = self.outcome.summary.cells
         return [
-            f"{cell.cell_id}: {(cell.error or 'no reason').splitlines()[0]}"
+            f"{cell.cell_id}: {(cell.error or 'no reason').splitlines()[0]} [{cell.label}]"
             for cell in cells
             if cell.status is Status.FAILED
         ]

@@ -185,9 +185,7 @@ def test_a_slower_night_is_run_again_at_once_and_the_second_is_a_regression(know
     assert "A regression is confirmed" in (known.pages / "index.html").read_text()
 
 
-def test_a_slower_night_that_its_rerun_does_not_confirm_is_none(
-    known: Nightly, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slower_night_that_is_not_confirmed_is_none(known: Nightly, monkeypatch: pytest.MonkeyPatch) -> None:
     known.cells.scaled["static_partition"] = SLOWER
     asked = nightly._doubtful
 

@@ -44,7 +44,8 @@ def test_every_command_exists(jobs: dict[str, Any]) -> None:
 
 def test_the_target_runs_the_command() -> None:
     recipe = re.search(r"^nightly:.*\n\t(.+)$", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
-    assert recipe and recipe[1] == "$(BIN)/harness nightly $(NIGHTLY)"
+    assert recipe
+    assert recipe[1] == "$(BIN)/harness nightly $(NIGHTLY)"
     assert "nightly" in COMMANDS
 
 
