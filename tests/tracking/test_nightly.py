@@ -51,7 +51,7 @@ class Cells:
         if engine in self.failing:
             return Ending("killed by signal 9", 0.1)
         with redirect_stdout(io.StringIO()):  # its progress, which is for the process that started it
-            told = run_cell(cell_dir).to_json()
+            told: dict[str, Any] = run_cell(cell_dir).to_json()
         factor = self.scaled.get(engine, 1.0)
         told["metrics"][RATE] *= factor
         for key in TIMES:

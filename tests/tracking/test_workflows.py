@@ -17,7 +17,7 @@ from harness.config import config_names
 REPOSITORY = Path(__file__).resolve().parents[2]
 NIGHTLY = REPOSITORY / ".github" / "workflows" / "nightly.yml"
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
-COMMANDS = set(typer.main.get_command(app).commands)
+COMMANDS = set(typer.main.get_group(app).commands)
 SECRET = re.compile(r"secrets\.|github\.token|GH_TOKEN|GITHUB_TOKEN")
 
 
