@@ -58,7 +58,8 @@ def nightly(
 
 
 def _tell(found: Any, index: Path) -> None:
-    typer.echo("\n".join([*(f"failed: {each}" for each in found.failed), *found.check.lines()]))
+    reasons = [line for reason in found.reasons for line in reason.lines()]
+    typer.echo("\n".join([*(f"failed: {each}" for each in found.failed), *found.check.lines(), *reasons]))
     for made in found.made:
         typer.echo(f"{made.role}: {made.outcome.run_dir}")
     typer.echo(f"pages: {index}")

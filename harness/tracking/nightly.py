@@ -23,6 +23,7 @@ from harness.tracking.fitness import waited_for
 from harness.tracking.identity import testbed
 from harness.tracking.judgement import judge
 from harness.tracking.loading import load_tracked
+from harness.tracking.reasons import Reason, reasons
 from harness.tracking.recording import recorded
 from results.history import History
 from results.history_rows import Role, SeriesKey, Skipped
@@ -99,6 +100,7 @@ class Night:
     check: Check
     made: list[Made] = field(default_factory=list)
     turned: list[Turned] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)  # of regressions, where there are records from before
     interrupted: bool = False
 
     @property
@@ -133,6 +135,7 @@ def run_night(asked: Asked, watcher: Callable[[], Watcher], say: Say) -> Night:
         if night.interrupted:
             break
     night.check = _judged(asked)
+    night.reasons = _reasons(asked)
     return night
 
 
@@ -191,6 +194,13 @@ def _skip(asked: Asked, part: Part, reason: str) -> None:
 def _judged(asked: Asked, *, create: bool = False) -> Check:
     with History.opened(asked.db, create=create) as history:
         return check(load_tracked(history), acks_by_series(history.acks()), asked.night)
+
+
+def _reasons(asked: Asked) -> list[Reason]:
+    with History.opened(asked.db) as history:
+        acks = acks_by_series(history.acks())
+        tracked = [each.until(asked.night) for each in load_tracked(history)]
+    return reasons(tracked, acks, asked.night, asked.out)
 
 
 def _doubtful(asked: Asked, night: Night) -> list[tuple[Part, Wanted]]:

@@ -6,7 +6,7 @@ Links are relative and there is no script, so that the folder can be put anywher
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from harness.errors import ConfigError
 from harness.tracking.exports import github_benchmark, on_night, pytorch_benchmark
 from harness.tracking.loading import load_tracked
 from harness.tracking.nightly import Made, Night
+from harness.tracking.reasons import Reason
 from harness.tracking.telling import told_history
 from reports.history_page import history_page
 from reports.nightly_page import Link, nightly_page
+from reports.values import listing
+from reports.waterfalls import Explained, why_page
 from results.files import write_json, write_text
 from results.history import History
 from results.history_rows import Role
@@ -26,6 +29,7 @@ HISTORY_FILE = "history.html"
 BIGGER_FILE, SMALLER_FILE = "github-benchmark-bigger.json", "github-benchmark-smaller.json"
 PYTORCH_FILE = "pytorch-benchmark.json"
 CHECK_FILE = "check.json"
+WHY_FILE = "why.html"
 
 
 def publish(night: Night, db: Path, folder: Path, told: Mapping[str, str]) -> Path:
@@ -42,6 +46,9 @@ def publish(night: Night, db: Path, folder: Path, told: Mapping[str, str]) -> Pa
         *(link for made in night.made if (link := _report(made, folder)) is not None),
         *(Link(name, name, _for_whom(name)) for name in (CHECK_FILE, *exported)),
     ]
+    if night.reasons:
+        write_text(folder / WHY_FILE, _why_page(night.reasons, told))
+        links.insert(1, Link(WHY_FILE, "Why", "what regressions are made of: causes that add up to the change"))
     lines = [*map(str, night.turned), *(f"failed: {each}" for each in night.failed), *night.check.lines()]
     index = folder / INDEX_FILE
     write_text(index, nightly_page(night.night, night.exit_code, lines, links, told))
@@ -59,7 +66,20 @@ def night_json(night: Night) -> dict[str, Any]:
         "not_run": [{"config": each.config, "reason": each.reason, "label": each.label} for each in night.turned],
         "failed": night.failed,
         "check": night.check.to_json(),
+        "why": [
+            {"before": str(each.before), "after": str(each.after), "label": each.label} | each.why.to_json()
+            for each in night.reasons
+        ],
     }
+
+
+def _why_page(found: Sequence[Reason], told: Mapping[str, str]) -> str:
+    explained = [
+        Explained(each.why.engine, each.why.workload, each.label, each.why.pairs, each.why.waterfall, each.why.reason)
+        for each in found
+    ]
+    before, after = (listing(dict.fromkeys(getattr(each, side).name for each in found)) for side in ("before", "after"))
+    return why_page(explained, before, after, dict(told))
 
 
 def _exports(history: History, night: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def recorded(path: Path, *, night: str | None = None, role: Role = Role.NIGHT, u
         raise ResultsError(f"{path}: no cell of this run is complete: nothing to add")
     environment = _environment(run)
     return RunRow(
-        key=_digest(run.manifest.to_json()),
+        key=key_of(run.manifest),
         content=_digest([cell.to_json() for cell in run.cells]),
         night=_night(path, night, run.manifest),
         role=role,
@@ -52,6 +52,11 @@ def recorded(path: Path, *, night: str | None = None, role: Role = Role.NIGHT, u
         source=str(path),
         cells=tuple(_cells(run)),
     )
+
+
+def key_of(manifest: Manifest) -> str:
+    """What tells one run from all others: when it was begun, by which command, of which cells."""
+    return _digest(manifest.to_json())
 
 
 def parse_night(text: str, option: str = "--night") -> str:

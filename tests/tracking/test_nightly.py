@@ -184,6 +184,16 @@ def test_a_slower_night_is_run_again_at_once_and_the_second_is_a_regression(know
     assert any(re.search(rf"10\.\d % lower since {day(NIGHTS)}.*\[simulated\]", each["sentence"]) for each in bad)
     assert "A regression is confirmed" in (known.pages / "index.html").read_text()
 
+    [why] = found["why"]
+    assert (why["engine"], why["label"], why["pairs"]) == ("static_partition", "simulated", 1)
+    assert Path(why["before"]) != Path(why["after"])
+    assert why["after"] == found["runs"][0]["run_dir"]
+    told = why["waterfall"]
+    assert told["change"] / told["before"] == pytest.approx(SLOWER - 1)  # causes add up to it
+    assert sum(term["tokens_per_s"] for term in told["terms"]) == pytest.approx(told["change"])
+    assert "why.html" in (known.pages / "index.html").read_text()
+    assert "static_partition" in (known.pages / "why.html").read_text()
+
 
 def test_a_slower_night_that_is_not_confirmed_is_none(known: Nightly, monkeypatch: pytest.MonkeyPatch) -> None:
     known.cells.scaled["static_partition"] = SLOWER
