@@ -56,6 +56,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const cells = Array.from(row.cells, (cell, column) => `${titles[column]} ${cell.title || cell.textContent}`);
     readout.textContent = cells.join(", ");
   };
+  const first = () => Array.from(body.rows).find((row) => !row.hidden);
   const stop = (row) => {
     for (const other of rows) other.removeAttribute("tabindex");
     if (row) row.tabIndex = 0;
@@ -78,7 +79,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
     stop(next);
     next.focus();
   });
-  input.addEventListener("input", () => stop(rows.find((row) => !row.hidden)));
-  stop(rows[0]);
+  input.addEventListener("input", () => stop(first()));
+  table.tHead.addEventListener("click", () => stop(first()));
+  stop(first());
   readout.textContent = rows.length ? "Point at a request, or choose one with the arrow keys, to read its exact times." : "";
 }
