@@ -13,7 +13,7 @@ import typer
 
 from harness.errors import ConfigError
 from harness.terminal import JsonOption, print_json
-from results.history_rows import Role
+from results.roles import Role
 
 track = typer.Typer(
     name="track", help="Whether a scheduler became slower: runs of many nights, kept and judged.", no_args_is_help=True

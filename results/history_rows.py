@@ -9,15 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from results.roles import Role as Role
 from results.schema import Label, Status
-
-
-class Role(StrEnum):
-    """What a run of a night is for."""
-
-    NIGHT = "night"
-    CONTROL = "control"  # the same code once more, beside the night's run: what differs is the machine's doing
-    CONFIRMATION = "confirmation"  # of a suspicion, by running again
 
 
 class Added(StrEnum):

@@ -43,7 +43,7 @@ def report_of(run_dir: Path) -> str:
 def report_rows(caught: Caught, engine: str) -> list[str]:
     """Rows of the report's tables that begin with the engine's name, without their tags."""
     page = report_of(caught.path)
-    rows = [re.sub(r"<[^>]*>", " ", row).strip() for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
+    rows = [re.sub(r"<[^>]*>", " ", row).strip() for row in re.findall(r"<tr\b[^>]*>.*?</tr>", page, re.DOTALL)]
     return [" ".join(row.split()) for row in rows if row.startswith(engine)]
 
 

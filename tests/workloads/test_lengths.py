@@ -1,7 +1,7 @@
 """Distributions of token counts: bounds, order, scale, and streams that only ever extend."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads.lengths import Fixed, Jittered, Joint, LogNormal, Quantiles, scaled
@@ -26,6 +26,7 @@ def test_quantiles_pass_through_their_points() -> None:
     assert table.tokens(np.array([0.0, 0.25, 0.5, 0.75])).tolist() == [1, 51, 101, 151]
 
 
+@settings(deadline=None)  # the first call imports a library
 @given(median=st.floats(10, 1e4), sigma=st.floats(0.05, 2))
 def test_lognormal_keeps_to_its_range(median: float, sigma: float) -> None:
     tokens = LogNormal(median, sigma, low=5, high=20_000).tokens(UNIFORM)
