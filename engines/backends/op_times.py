@@ -39,13 +39,16 @@ class OpTally:
         if self._sink is not None:
             self._sink(self._step, op, start_s, end_s)
 
-    def add_all(self, ops: Sequence[Op], seconds: Sequence[float], ends_s: Sequence[float], sink: OpsSink) -> None:
+    def add_all(
+        self, ops: Sequence[Op], seconds: Sequence[float], ends_s: Sequence[float], sink: OpsSink | None
+    ) -> None:
         """All of a step, none of them late."""
         busy_s, starts_s = self._busy_s, [end_s - op_s for end_s, op_s in zip(ends_s, seconds, strict=True)]
         for op, start_s, end_s in zip(ops, starts_s, ends_s, strict=True):
             busy_s[op.unit] += end_s - start_s
         self._ops += len(ops)
-        sink(self._step, ops, starts_s, ends_s)
+        if sink is not None:
+            sink(self._step, ops, starts_s, ends_s)
 
     def late(self) -> None:
         """An op that was counted already turns out to be an overrun."""

@@ -13,7 +13,7 @@ from engines.core.ops import AlikeOps, AlikeSteps, Program
 from engines.core.pass_at_once import PassAtOnce
 from engines.core.pass_line import HostLine, PassLine
 from engines.core.pass_tally import tally_pass
-from engines.core.pipeline import busy_seconds, durations, lower, makespan, place
+from engines.core.pipeline import durations, lower, makespan, place
 from engines.core.placement import Placement
 from engines.core.stages import Rounds
 from engines.core.steady_cost import SteadyCost, works_of
@@ -102,10 +102,8 @@ class SimExecutor:
         if plan.places is not None:
             self._placement = plan.places
         program = lower(plan, self._placement)
-        if program.devices > 1:
-            return self._staged(program, plan, begin_s)
-        if plan.step <= self._traced_steps:
-            end_s, times = self._traced(program, plan, begin_s)
+        if program.devices > 1 or plan.step <= self._traced_steps:
+            end_s, times = self._op_by_op(program, plan, begin_s)
         else:
             seconds, busy_s = makespan(program, plan, self._costs, begin_s, self._host.free_s, self._alike)
             end_s, times = begin_s + seconds, unit_times(busy_s, len(program.ops), 0)
@@ -128,29 +126,23 @@ class SimExecutor:
         sampled = (0,) * (_sampled(plan) + landed)
         return StepResult(sampled, begin_s, end_s, times, answers, finished)
 
-    def _traced(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
-        """Op by op, for the timeline."""
-        if self._alike is not None:
-            busy_seconds(program, plan, self._costs, self._alike)
-        seconds = durations(program, plan, self._costs)
-        ends_s = place(program, seconds, begin_s, self._host.free_s)
+    def _op_by_op(self, program: Program, plan: StepPlan, begin_s: float) -> tuple[float, UnitTimes]:
+        """For the timeline, and where batches go round over several accelerators: what these and their links are busy
+        for is said as of one of them.
+        """
+        devices, seconds = program.devices, durations(program, plan, self._costs, self._alike)
+        if devices > 1:
+            ends_s = self._rounds.place(program, seconds, begin_s, self._costs.step_overhead_s)
+        else:
+            ends_s = place(program, seconds, begin_s, self._host.free_s)
         tally = OpTally(plan.step, self._sink)
-        assert self._sink_all is not None
-        tally.add_all(program.ops, seconds, ends_s, self._sink_all)
-        return max(ends_s), tally.times()
-
-    def _staged(self, program: Program, plan: StepPlan, begin_s: float) -> StepResult:
-        """Over several accelerators: what they and their links are busy for is said as of one of them."""
-        tally = OpTally(plan.step, self._sink if plan.step <= self._traced_steps else None)
-        if self._alike is not None:
-            busy_seconds(program, plan, self._costs, self._alike)
-        seconds = durations(program, plan, self._costs)
-        ends_s = self._rounds.place(program, seconds, begin_s, self._costs.step_overhead_s)
-        for op, duration_s, end_s in zip(program.ops, seconds, ends_s, strict=True):
-            tally.add(op, end_s - duration_s, end_s)
-        devices, times = program.devices, tally.times()
-        each = times._replace(gpu_s=times.gpu_s / devices, h2d_s=times.h2d_s / devices, d2h_s=times.d2h_s / devices)
-        return StepResult((0,) * _sampled(plan), begin_s, max(begin_s, *ends_s), each)
+        tally.add_all(program.ops, seconds, ends_s, self._sink_all if plan.step <= self._traced_steps else None)
+        times = tally.times()
+        if devices > 1:
+            times = times._replace(
+                gpu_s=times.gpu_s / devices, h2d_s=times.h2d_s / devices, d2h_s=times.d2h_s / devices
+            )
+        return max(begin_s, *ends_s), times
 
     def close(self) -> None:
         """Nothing is held."""

@@ -187,9 +187,9 @@ def _known(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps |
     return known
 
 
-def durations(program: Program, plan: StepPlan, costs: CostTable) -> list[float]:
+def durations(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
     """Seconds of each op, in order."""
-    known = _known(program, plan, costs)
+    known = _known(program, plan, costs, alike)
     return [known[group] for group in program.group]
 
 
@@ -217,11 +217,6 @@ def place(
         free_s[lane] = end_s = start_s + duration_s
         ends_s.append(end_s)
     return ends_s
-
-
-def busy_seconds(program: Program, plan: StepPlan, costs: CostTable, alike: AlikeOps | None = None) -> list[float]:
-    """Of each unit; asked once per kind of op."""
-    return program.busy(_known(program, plan, costs, alike))
 
 
 def makespan(

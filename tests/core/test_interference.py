@@ -9,7 +9,7 @@ import pytest
 from engines.core.cost import Work
 from engines.core.dealing import Pipeline
 from engines.core.ops import OpKind
-from engines.core.pipeline import busy_seconds, lower
+from engines.core.pipeline import lower, makespan
 from engines.core.placement import Placement
 from engines.core.roofline import Roofline
 from engines.core.types import Batch, BlockChanges, Mode, StepPlan, Unit
@@ -25,7 +25,7 @@ BOTH = replace(OWN, host_slots=(2, 3, 4), host_positions=(99, 199, 299))
 
 def _busy(mode: Mode, batch: Batch, costs: Roofline) -> list[float]:
     plan = StepPlan(0, mode, (batch,), BlockChanges())
-    return busy_seconds(lower(plan, Placement.all_on_accelerator(LAYERS)), plan, costs)
+    return makespan(lower(plan, Placement.all_on_accelerator(LAYERS)), plan, costs)[1]
 
 
 def test_every_op_of_a_unit_takes_its_factor() -> None:
