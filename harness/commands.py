@@ -113,13 +113,10 @@ def compare(
 
 def _write_why(path: Path, found: RunComparison) -> None:
     from harness.commands_answers import command_line, told
-    from reports.waterfalls import Explained, why_page
+    from reports.waterfalls import why_page
     from results.files import write_text
 
-    explained = [
-        Explained(each.engine, each.workload, found.label, each.pairs, each.waterfall, each.reason)
-        for each in found.why
-    ]
+    explained = [each.drawn(found.label) for each in found.why]
     command = command_line(
         "compare", {"threshold": found.threshold}, str(found.a), str(found.b), "--why", "--why-page", str(path)
     )

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from results.errors import ResultsError
 from results.waterfall import Speed, Term, Waterfall, explain_change, mean_of
+
+if TYPE_CHECKING:
+    from reports.waterfalls import Explained
 
 LEAST_SHARE = 0.005  # of the change, or of the largest term: smaller ones are summed up in a line
 MOST_SPEEDS = 4
@@ -37,6 +41,12 @@ class Why:
             f"{found.change:+.3g}{f', most of it {found.largest.cause}' if found.change else ''} [{label}]"
         )
         return [head, *(f"  {line}" for line in _term_lines(found)), *(f"  {note}" for note in found.notes)]
+
+    def drawn(self, label: str) -> Explained:
+        """As a page takes it."""
+        from reports.waterfalls import Explained  # drawing is slow to import, and lines need none
+
+        return Explained(self.engine, self.workload, label, self.pairs, self.waterfall, self.reason)
 
     def to_json(self) -> dict[str, object]:
         told = None if self.waterfall is None else self.waterfall.to_json()

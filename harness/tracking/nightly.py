@@ -22,7 +22,8 @@ from harness.tracking.checking import REGRESSION_EXIT_CODE, Check, acks_by_serie
 from harness.tracking.fitness import waited_for
 from harness.tracking.identity import testbed
 from harness.tracking.judgement import judge
-from harness.tracking.loading import load_tracked
+from harness.tracking.loading import Tracked, load_tracked
+from harness.tracking.outcome import Ack
 from harness.tracking.reasons import Reason, reasons
 from harness.tracking.recording import recorded
 from results.history import History
@@ -135,7 +136,7 @@ def run_night(asked: Asked, watcher: Callable[[], Watcher], say: Say) -> Night:
         if night.interrupted:
             break
     night.check = _judged(asked)
-    night.reasons = _reasons(asked)
+    night.reasons = reasons(*_known(asked), asked.night, asked.out)
     return night
 
 
@@ -192,22 +193,18 @@ def _skip(asked: Asked, part: Part, reason: str) -> None:
 
 
 def _judged(asked: Asked, *, create: bool = False) -> Check:
+    return check(*_known(asked, create=create), asked.night)
+
+
+def _known(asked: Asked, *, create: bool = False) -> tuple[list[Tracked], dict[str, list[Ack]]]:
+    """Every series as of the night, and what was acknowledged."""
     with History.opened(asked.db, create=create) as history:
-        return check(load_tracked(history), acks_by_series(history.acks()), asked.night)
-
-
-def _reasons(asked: Asked) -> list[Reason]:
-    with History.opened(asked.db) as history:
-        acks = acks_by_series(history.acks())
-        tracked = [each.until(asked.night) for each in load_tracked(history)]
-    return reasons(tracked, acks, asked.night, asked.out)
+        return [each.until(asked.night) for each in load_tracked(history)], acks_by_series(history.acks())
 
 
 def _doubtful(asked: Asked, night: Night) -> list[tuple[Part, Wanted]]:
     """By experiment, what the judgement wants to be run again."""
-    with History.opened(asked.db) as history:
-        acks = acks_by_series(history.acks())
-        tracked = [each.until(asked.night) for each in load_tracked(history)]
+    tracked, acks = _known(asked)
     verdicts = [(each, judge(each.series, acks.get(each.name, ()))) for each in tracked]
     keys = {
         each.key

@@ -19,7 +19,7 @@ from harness.tracking.telling import told_history
 from reports.history_page import history_page
 from reports.nightly_page import Link, nightly_page
 from reports.values import listing
-from reports.waterfalls import Explained, why_page
+from reports.waterfalls import why_page
 from results.files import write_json, write_text
 from results.history import History
 from results.history_rows import Role
@@ -74,10 +74,7 @@ def night_json(night: Night) -> dict[str, Any]:
 
 
 def _why_page(found: Sequence[Reason], told: Mapping[str, str]) -> str:
-    explained = [
-        Explained(each.why.engine, each.why.workload, each.label, each.why.pairs, each.why.waterfall, each.why.reason)
-        for each in found
-    ]
+    explained = [each.why.drawn(each.label) for each in found]
     before, after = (listing(dict.fromkeys(getattr(each, side).name for each in found)) for side in ("before", "after"))
     return why_page(explained, before, after, dict(told))
 

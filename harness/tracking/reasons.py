@@ -6,6 +6,7 @@ What the causes are is results/waterfall.py's; that there was a change is the ju
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harness.tracking.recording import key_of
 from harness.tracking.series import day
 from harness.why import Why
 from results.errors import ResultsError
-from results.history_rows import Role, RunHead
+from results.history_rows import Role, RunHead, SeriesKey
 from results.schema import MANIFEST_FILE, Manifest
 from results.store import read_json
 
@@ -36,43 +37,46 @@ class Reason:
 
 def reasons(tracked: Sequence[Tracked], acks: Mapping[str, Sequence[Ack]], night: str, runs: Path) -> list[Reason]:
     """One for each engine and workload with a regression that is open; `tracked` as of the night."""
-    found: dict[tuple[str, str, str, str], Reason] = {}
+    began: dict[SeriesKey, tuple[Tracked, str]] = {}
     for each in tracked:
-        place = (each.key.engine, each.key.workload, each.label, each.key.setup)
-        if place not in found and (reason := _reason(each, acks.get(each.name, ()), night, runs)) is not None:
-            found[place] = reason
-    return list(found.values())
+        verdict = judge(each.series, acks.get(each.name, ()))
+        if verdict is not None and verdict.open:
+            began.setdefault(each.key, (each, day(min(change.since for change in verdict.open))))
+    folders = _folders(runs) if began else {}
+    compared: dict[tuple[Path, Path], dict[tuple[str, str], Why]] = {}
+    found = []
+    for key, (each, since) in began.items():
+        earlier = [head for when in sorted(each.runs) if when < since for head in each.runs[when]]
+        before, after = _last(earlier, folders), _last(each.runs.get(night, ()), folders)
+        if before is None or after is None:
+            continue
+        if (before, after) not in compared:
+            compared[before, after] = _whys(before, after)
+        why = compared[before, after].get((key.engine, key.workload))
+        if why is not None:
+            found.append(Reason(each.label, before, after, why))
+    return found
 
 
-def _reason(each: Tracked, acks: Sequence[Ack], night: str, runs: Path) -> Reason | None:
-    verdict = judge(each.series, acks)
-    if verdict is None or not verdict.open:
-        return None
-    began = day(min(change.since for change in verdict.open))
-    earlier = [head for when in sorted(each.runs) if when < began for head in each.runs[when]]
-    before, after = _folder(earlier, runs), _folder(each.runs.get(night, ()), runs)
-    if before is None or after is None:
-        return None
+def _whys(before: Path, after: Path) -> dict[tuple[str, str], Why]:
+    """By engine and workload; nothing of runs whose records are no more what they were."""
     try:
         compared = compare_runs(before, after, across=True, why=True)
-    except (ConfigError, ResultsError):  # records that are no more what they were
-        return None
-    place = (each.key.engine, each.key.workload)
-    why = next((why for why in compared.why if (why.engine, why.workload) == place), None)
-    return None if why is None else Reason(each.label, before, after, why)
+    except (ConfigError, ResultsError):
+        return {}
+    return {(why.engine, why.workload): why for why in compared.why}
 
 
-def _folder(heads: Sequence[RunHead], runs: Path) -> Path | None:
-    """Of the last of these runs that is here; reruns and controls are of some cells only."""
-    for head in reversed([head for head in heads if head.role is Role.NIGHT]):
-        for path in sorted(runs.glob(f"*/{MANIFEST_FILE}"), reverse=True):
-            if _is_of(path, head):
-                return path.parent
-    return None
+def _last(heads: Sequence[RunHead], folders: Mapping[str, Path]) -> Path | None:
+    """Of these runs the last that is here; reruns and controls are of some cells only."""
+    here = [folders[head.key] for head in heads if head.role is Role.NIGHT and head.key in folders]
+    return here[-1] if here else None
 
 
-def _is_of(path: Path, head: RunHead) -> bool:
-    try:
-        return key_of(Manifest.from_json(read_json(path), str(path))) == head.key
-    except (OSError, ResultsError):
-        return False
+def _folders(runs: Path) -> dict[str, Path]:
+    """By the key that the history knows a run by."""
+    found = {}
+    for path in runs.glob(f"*/{MANIFEST_FILE}"):
+        with suppress(OSError, ResultsError):
+            found[key_of(Manifest.from_json(read_json(path), str(path)))] = path.parent
+    return found
