@@ -120,8 +120,10 @@ def main(as_json: bool) -> None:
         print(
             f"{len(ratios)} of {len(told)} compared; the furthest apart {max(ratios):.1%}, median {median(ratios):.1%}"
         )
-    print("\n".join(f"{at}: {first} is simulated ahead of {second}, and was not" for at, first, second in wrong))
-    print("" if wrong else f"the same order everywhere (engines within {TIE:.0%} have none)")
+    for at, first, second in wrong:
+        print(f"{at}: {first} is simulated ahead of {second}, and was not")
+    if not wrong:
+        print(f"the same order everywhere (engines within {TIE:.0%} have none)")
 
 
 def _line(row: Row) -> str:
